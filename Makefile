@@ -1,0 +1,61 @@
+# UMRGEN's targets; `make help` lists them. Everything runs inside .venv.
+PYTHON ?= python3.11
+CONFIG ?= config.toml
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SOURCES := umrgen_core umrgen_api umrgen_infer umrgen_cli migrations tests
+TYPED := umrgen_core umrgen_api umrgen_infer umrgen_cli
+
+export HF_HUB_OFFLINE ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo run api infer migrate test check format lint types clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## make .venv and install the pinned dependencies
+
+$(STAMP): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed: apt install python3 python3-venv, or make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[infer,dev]'
+	@touch $@
+
+demo: $(STAMP) ## the whole service once: upload, generate, save a PNG
+	$(BIN)/python -m umrgen_cli.demo --config $(CONFIG)
+
+run: $(STAMP) ## web tier and inference daemon in the foreground until Ctrl-C
+	$(BIN)/python -m umrgen_cli.run --config $(CONFIG)
+
+api: $(STAMP) ## the web tier alone
+	$(BIN)/python -m umrgen_api --config $(CONFIG)
+
+infer: $(STAMP) ## the inference daemon alone
+	$(BIN)/python -m umrgen_infer --config $(CONFIG)
+
+migrate: $(STAMP) ## bring the database to this version's schema
+	$(BIN)/python -m umrgen_core.migrate --config $(CONFIG)
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP) ## format, lint, types and tests, as CI runs them
+	$(BIN)/ruff format --check $(SOURCES)
+	$(MAKE) --no-print-directory lint types test
+
+format: $(STAMP) ## format the code and sort its imports
+	$(BIN)/ruff format $(SOURCES)
+	$(BIN)/ruff check --fix $(SOURCES)
+
+lint: $(STAMP) ## ruff
+	$(BIN)/ruff check $(SOURCES)
+
+types: $(STAMP) ## mypy, strict
+	$(BIN)/mypy $(TYPED)
+
+clean: ## remove .venv, caches and the demo's data; the data of [storage] stays
+	rm -rf $(VENV) var/demo *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

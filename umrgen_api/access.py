@@ -1,0 +1,90 @@
+"""Who is asking, and may they: keys, scopes and what each endpoint needs."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+
+from umrgen_api.rates import Rate
+from umrgen_api.services import Services, services_of
+from umrgen_core.agents import Agent, Scope
+from umrgen_core.errors import Forbidden, Unauthorized
+from umrgen_core.keys import is_well_formed
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+AGENT = "agent"
+MAX_KEY_CHARS = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What an endpoint under /api/v1 asks of its caller."""
+
+    scope: Scope
+    rate: Rate
+
+
+def needs(scope: Scope, rate: Rate) -> Callable[[Handler], Handler]:
+    """Declare what a handler asks of its caller; the middleware holds it to that."""
+
+    def mark(handler: Handler) -> Handler:
+        handler.access = Access(scope, rate)  # type: ignore[attr-defined]
+        return handler
+
+    return mark
+
+
+async def admit(request: web.Request) -> None:
+    """Authenticate a request under /api/v1, check its scope and count it.
+
+    Raises Unauthorized, Forbidden or RateLimit. The agent is then in `agent_of(request)`.
+    """
+    agent = await find_agent(request)
+    if agent is None:
+        raise Unauthorized
+    request[AGENT] = agent
+    access: Access | None = getattr(request.match_info.handler, "access", None)
+    if access is None:  # no such route or method: told only to those who may be here
+        return
+    if access.scope not in agent.scopes:
+        raise Forbidden(f"Your key lacks the scope '{access.scope}'. Ask the owner for one that has it.")
+    services_of(request).rates.take(agent, access.rate)
+
+
+def agent_of(request: web.Request) -> Agent:
+    """The agent of an admitted request."""
+    agent: Agent = request[AGENT]
+    return agent
+
+
+async def find_agent(request: web.Request) -> Agent | None:
+    """The agent whose valid key the request carries, or None."""
+    key = _bearer_key(request)
+    services = services_of(request)
+    if key is None or not (is_well_formed(key) or _is_usable_development_key(services, request, key)):
+        return None
+    return await services.agents.find_by_key(key)
+
+
+def _bearer_key(request: web.Request) -> str | None:
+    scheme, _, key = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+    key = key.strip()
+    return key if scheme.lower() == "bearer" and 0 < len(key) <= MAX_KEY_CHARS else None
+
+
+def _is_usable_development_key(services: Services, request: web.Request, key: str) -> bool:
+    auth = services.settings.auth
+    if not auth.development_key:
+        return False
+    # Bytes: compare_digest refuses a str that is not ASCII.
+    same = hmac.compare_digest(key.encode("utf-8", "surrogateescape"), auth.development_key.encode())
+    return same and (auth.development_key_public or not _came_through_proxy(request))
+
+
+def _came_through_proxy(request: web.Request) -> bool:
+    # A tunnel connects to loopback too, so the address proves nothing.
+    return any(name == "forwarded" or name.startswith("x-forwarded-") for name in map(str.lower, request.headers))

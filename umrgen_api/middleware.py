@@ -1,0 +1,120 @@
+"""What happens around every handler: request id, headers, errors, access, and the log line."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+
+import structlog
+from aiohttp import hdrs, web
+
+from umrgen_api.access import Handler, admit
+from umrgen_api.errors import INTERNAL, error_response, translate_http_exception
+from umrgen_core.errors import UmrgenError, Unavailable
+from umrgen_core.logs import get_logger
+
+API_PREFIX = "/api/v1"
+REQUEST_ID = "request_id"
+REQUEST_ID_HEADER = "X-Request-ID"
+DRAIN_BYTES = 64 << 20
+DRAIN_S = 10.0
+
+LOG = get_logger("http")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+def choose_request_id(request: web.BaseRequest) -> str:
+    """The client's own id where it is a safe one, else a new one."""
+    offered = request.headers.get(REQUEST_ID_HEADER, "")
+    return offered if _REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+
+
+async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """Signal before any response leaves: id and security headers; the server's name and version never."""
+    response.headers[REQUEST_ID_HEADER] = request.get(REQUEST_ID) or choose_request_id(request)
+    for name, value in _SECURITY_HEADERS.items():
+        response.headers.setdefault(name, value)
+    if request.path.startswith(API_PREFIX):
+        response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    response.headers[hdrs.SERVER] = "umrgen"
+
+
+@web.middleware
+async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Give the request its id and write its one log line."""
+    request[REQUEST_ID] = choose_request_id(request)
+    structlog.contextvars.bind_contextvars(request_id=request[REQUEST_ID])
+    began = time.perf_counter()
+    status = 499  # the client went away before there was an answer
+    try:
+        response = await handler(request)
+        status = response.status
+        return response
+    finally:
+        resource = request.match_info.route.resource
+        agent = request.get("agent")
+        LOG.info(
+            "request",
+            method=request.method,
+            route=resource.canonical if resource else None,  # never the path: it may be a file's URL
+            status=status,
+            agent=agent.name if agent else None,
+            duration_s=round(time.perf_counter() - began, 6),
+        )
+        structlog.contextvars.clear_contextvars()
+
+
+@web.middleware
+async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn whatever is raised into the contract's error, and let a client that still sends see it."""
+    try:
+        return await handler(request)
+    except web.HTTPException as exception:
+        if exception.status < 400:
+            raise
+        error, headers = translate_http_exception(exception)
+        response = error_response(error, headers)
+    except UmrgenError as error:
+        response = error_response(error)
+    except ConnectionError:
+        raise  # the client has gone
+    except OSError:
+        LOG.exception("disk_refused")
+        response = error_response(Unavailable("The disk cannot take writes now. Try again later."))
+    except Exception:
+        LOG.exception("internal_error")
+        response = error_response(INTERNAL)
+    if request.body_exists and not request.content.is_eof():
+        await _answer_early(request, response)
+    return response
+
+
+async def _answer_early(request: web.Request, response: web.Response) -> None:
+    """Send the answer, then read on for a while: a close with bytes unread would reset the connection."""
+    response.force_close()
+    await response.prepare(request)
+    await response.write_eof()
+    left = DRAIN_BYTES
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            while left > 0 and (piece := await request.content.readany()):
+                left -= len(piece)
+    except (TimeoutError, ConnectionError, web.RequestPayloadError):
+        pass
+    if left <= 0 and request.transport is not None:
+        request.transport.abort()
+
+
+@web.middleware
+async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Nothing under /api/v1 without a key, not even a 404."""
+    if request.path == API_PREFIX or request.path.startswith(API_PREFIX + "/"):
+        await admit(request)
+    return await handler(request)

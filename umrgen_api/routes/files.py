@@ -1,0 +1,70 @@
+"""GET and HEAD of references and outputs: the file name is the secret, or a key that owns the session."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from pathlib import Path
+
+from aiohttp import hdrs, web
+
+from umrgen_api.access import find_agent
+from umrgen_api.services import services_of
+from umrgen_core.errors import Forbidden, NotFound
+from umrgen_core.files import Shelf
+from umrgen_core.jobs import Output, Reference
+
+_CONTENT_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
+
+
+async def get_reference(request: web.Request) -> web.StreamResponse:
+    """A sanitised upload."""
+    await _admit(request)
+    reference = await services_of(request).references.find(request.match_info["filename"])
+    return await _serve(request, Shelf.REFERENCES, reference, reference.format if reference else "")
+
+
+async def get_output(request: web.Request) -> web.StreamResponse:
+    """A finished picture."""
+    await _admit(request)
+    output = await services_of(request).references.find_output(request.match_info["filename"])
+    return await _serve(request, Shelf.OUTPUTS, output, "png")
+
+
+async def _admit(request: web.Request) -> None:
+    """Decide before any look-up of the file. Raises Forbidden."""
+    session = request.match_info["session_id"].encode("utf-8", "surrogateescape")
+    files = services_of(request).settings.files
+    given = request.query.get("session_id", "").encode("utf-8", "surrogateescape")
+    if not files.require_key and hmac.compare_digest(given, session):
+        return
+    agent = await find_agent(request)
+    if agent is not None and agent.session_id.encode() == session:
+        return
+    raise Forbidden("Use the URL as it was given, with its session_id, or send the key of its owner.")
+
+
+async def _serve(
+    request: web.Request, shelf: Shelf, record: Reference | Output | None, image_format: str
+) -> web.StreamResponse:
+    services = services_of(request)
+    missing = NotFound("There is no such file; it may have expired.")
+    if record is None or record.session_id != request.match_info["session_id"]:
+        raise missing
+    path = services.files.path(shelf, record.disk_name)
+    if not await asyncio.to_thread(path.is_file):
+        raise missing
+    rest_s = max(0, (record.expires_at_us - services.clock.wall_us()) // 1_000_000)
+    return _file_response(path, record, image_format, rest_s)
+
+
+def _file_response(path: Path, record: Reference | Output, image_format: str, max_age_s: int) -> web.FileResponse:
+    return web.FileResponse(
+        path,
+        headers={
+            hdrs.CONTENT_TYPE: _CONTENT_TYPES[image_format],
+            hdrs.CONTENT_DISPOSITION: f'inline; filename="{record.filename}"',
+            hdrs.CACHE_CONTROL: f"private, max-age={max_age_s}",
+            "Content-Security-Policy": "default-src 'none'; sandbox",
+        },
+    )

@@ -1,0 +1,47 @@
+"""GET /healthz and /readyz, without a key."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from umrgen_api.errors import json_response
+from umrgen_api.services import Services, services_of
+from umrgen_core.errors import Unavailable
+from umrgen_core.schema import SCHEMA_VERSION
+from umrgen_core.worker_store import WorkerState
+
+MISSED_HEARTBEATS = 3
+"""A worker that has missed this many is not counted on."""
+
+
+async def get_health(_: web.Request) -> web.Response:
+    """200 while the process serves."""
+    return json_response({"success": True, "status": "ok"})
+
+
+async def get_readiness(request: web.Request) -> web.Response:
+    """200 when store and a worker with its model loaded are there; else 503 with the reasons."""
+    reasons = await find_reasons(services_of(request))
+    return json_response(
+        {"success": not reasons, "status": "ready" if not reasons else "not ready", "reasons": reasons},
+        200 if not reasons else 503,
+    )
+
+
+async def find_reasons(services: Services) -> list[str]:
+    """Why jobs would not be run now; empty when they would."""
+    try:
+        row = await services.database.reader.one("PRAGMA user_version")
+        version = 0 if row is None else row[0]
+        if version != SCHEMA_VERSION:
+            return [f"the store has schema version {version}, {SCHEMA_VERSION} is needed"]
+        workers = await services.workers.list_all()
+    except Unavailable:
+        return ["the store does not answer"]
+    silent_s = services.settings.jobs.heartbeat_s * MISSED_HEARTBEATS
+    seen = [w for w in workers if w.age_s is not None and w.age_s <= silent_s]
+    if any(worker.state is WorkerState.READY for worker in seen):
+        return []
+    if any(worker.state is WorkerState.LOADING for worker in seen):
+        return ["the worker is loading its model"]
+    return ["no worker has been seen lately"]

@@ -1,0 +1,165 @@
+"""The pool of sanitiser children: started when first needed, replaced when one dies."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from umrgen_core.config import UploadSettings
+from umrgen_core.errors import InvalidImage, Unavailable
+from umrgen_core.logs import get_logger
+
+START_TIMEOUT_S = 20.0
+LOG = get_logger("sanitiser")
+
+
+@dataclass(frozen=True, slots=True)
+class CleanImage:
+    """What the sanitiser wrote, and the size of what it read."""
+
+    format: str
+    extension: str
+    width: int
+    height: int
+    source_width: int
+    source_height: int
+
+
+class ChildDied(Exception):
+    """The child ended in the middle of a picture: a limit struck, or the decoder crashed."""
+
+
+class _Child:
+    """One process and this end of its channel."""
+
+    def __init__(self, settings: UploadSettings) -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        with theirs:
+            self._process = subprocess.Popen(
+                [
+                    sys.executable,
+                    "-I",
+                    "-m",
+                    "umrgen_api.sanitiser",
+                    str(os.getpid()),
+                    str(settings.memory_bytes),
+                    str(settings.cpu_s),
+                ],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={"PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1"},
+                close_fds=True,
+            )
+        ours.settimeout(0)
+        self._channel = ours
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    async def wait_ready(self) -> None:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await self._read_line()
+
+    async def sanitise(self, source: int, output: int, timeout_s: float) -> dict[str, object]:
+        socket.send_fds(self._channel, [b"picture\n"], [source, output])
+        async with asyncio.timeout(timeout_s):
+            answer: dict[str, object] = json.loads(await self._read_line())
+            return answer
+
+    async def _read_line(self) -> bytes:
+        line = b""
+        while not line.endswith(b"\n"):
+            try:
+                piece = await asyncio.get_running_loop().sock_recv(self._channel, 4096)
+            except ConnectionError:
+                piece = b""
+            if not piece:
+                raise ChildDied
+            line += piece
+        return line
+
+    def end(self) -> None:
+        self._channel.close()
+        self._process.kill()
+        self._process.wait()
+
+
+class SanitiserPool:
+    """Decodes pictures elsewhere, at most `processes` at a time and `waiting` behind them."""
+
+    def __init__(self, settings: UploadSettings) -> None:
+        self._settings = settings
+        self._idle: list[_Child] = []
+        self._busy: set[_Child] = set()
+        self._slots = asyncio.Semaphore(settings.processes)
+        self._waiting = 0
+
+    async def sanitise(self, source: Path, output: Path) -> CleanImage:
+        """Write a clean re-encode of `source` to `output`.
+
+        Raises InvalidImage, or Unavailable when too many uploads wait already.
+        """
+        if self._waiting >= self._settings.waiting:
+            raise Unavailable("Too many uploads at once; try again shortly.")
+        self._waiting += 1
+        try:
+            async with self._slots:
+                answer = await self._run(source, output)
+        finally:
+            self._waiting -= 1
+        if not answer.pop("ok"):
+            raise InvalidImage(str(answer["reason"]))
+        return CleanImage(**answer)  # type: ignore[arg-type]
+
+    async def _run(self, source: Path, output: Path) -> dict[str, object]:
+        child = await self._take_child()
+        self._busy.add(child)
+        source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        output_fd = os.open(output, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            answer = await child.sanitise(source_fd, output_fd, self._settings.timeout_s)
+        except (ChildDied, TimeoutError, OSError, ValueError):
+            LOG.warning("sanitiser_died")
+            raise InvalidImage("decoding it takes more time or memory than is allowed") from None
+        else:
+            self._idle.append(child)
+            return answer
+        finally:
+            os.close(source_fd)
+            os.close(output_fd)
+            self._busy.discard(child)
+            if child not in self._idle:
+                await asyncio.to_thread(child.end)
+
+    async def _take_child(self) -> _Child:
+        while self._idle:
+            child = self._idle.pop()
+            if child.alive:
+                return child
+            await asyncio.to_thread(child.end)
+        return await self._start()
+
+    async def _start(self) -> _Child:
+        child = _Child(self._settings)
+        try:
+            await child.wait_ready()
+        except (ChildDied, TimeoutError):
+            await asyncio.to_thread(child.end)
+            raise Unavailable("The image decoder does not start; the owner's log says why.") from None
+        return child
+
+    async def close(self) -> None:
+        """End every child."""
+        for child in [*self._idle, *self._busy]:
+            with suppress(OSError):
+                await asyncio.to_thread(child.end)
+        self._idle.clear()

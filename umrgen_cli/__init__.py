@@ -1,0 +1,1 @@
+"""Programs for the people and agents around the two daemons."""

@@ -1,0 +1,1 @@
+"""`make demo`: the whole service once, on this machine, from an upload to a saved PNG."""

@@ -1,0 +1,77 @@
+"""Agents and keys in the store."""
+
+from __future__ import annotations
+
+from umrgen_core.agents import Agent, Scope, to_agent
+from umrgen_core.config import LimitSettings
+from umrgen_core.database import Database
+from umrgen_core.keys import digest_key
+from umrgen_core.sqlite import Connection
+
+DEVELOPMENT_AGENT = "development"
+DEVELOPMENT_SESSION = "sid_ext_gen"
+DEVELOPMENT_KEY_NAME = "development"
+ALL_SCOPES = " ".join(Scope)
+
+
+class AgentStore:
+    """Looks keys up and makes agents."""
+
+    def __init__(self, database: Database, defaults: LimitSettings) -> None:
+        self._db = database
+        self._defaults = defaults
+
+    async def find_by_key(self, key: str) -> Agent | None:
+        """The agent of a key that is live now, or None."""
+        row = await self._db.reader.one(self._db.statements.find_key.sql, sha256=digest_key(key))
+        now_us = self._db.clock.wall_us()
+        if row is None or row["revoked_at_us"] is not None:
+            return None
+        if row["expires_at_us"] is not None and row["expires_at_us"] <= now_us:
+            return None
+        return to_agent(row, self._defaults)
+
+    async def create_agent(self, name: str, session_id: str, key: str, scopes: str = ALL_SCOPES) -> int:
+        """An agent with its first key; the agent's id. The key itself is not kept."""
+
+        def work(connection: Connection) -> int:
+            return self._put_agent(connection, name, session_id, "first", key, scopes)
+
+        return await self._db.writer.run(work)
+
+    async def set_development_key(self, key: str) -> None:
+        """Make `key` the one development key; an empty one ends them all."""
+
+        def work(connection: Connection) -> None:
+            agent_id = self._put_agent(
+                connection, DEVELOPMENT_AGENT, DEVELOPMENT_SESSION, DEVELOPMENT_KEY_NAME, key, ALL_SCOPES
+            )
+            self._db.statements.revoke_other_keys(
+                connection,
+                agent_id=agent_id,
+                name=DEVELOPMENT_KEY_NAME,
+                sha256=digest_key(key) if key else "",
+                now_us=self._db.clock.wall_us(),
+            )
+
+        await self._db.writer.run(work)
+
+    def _put_agent(
+        self, connection: Connection, name: str, session_id: str, key_name: str, key: str, scopes: str
+    ) -> int:
+        statements, now_us = self._db.statements, self._db.clock.wall_us()
+        row = statements.insert_agent(connection, name=name, session_id=session_id, now_us=now_us)
+        if row is None:
+            row = statements.find_agent(connection, session_id=session_id)
+        agent_id: int = row["id"]
+        if key:
+            statements.put_key(
+                connection,
+                agent_id=agent_id,
+                name=key_name,
+                sha256=digest_key(key),
+                scopes=scopes,
+                now_us=now_us,
+                expires_at_us=None,
+            )
+        return agent_id

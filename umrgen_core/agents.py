@@ -1,0 +1,70 @@
+"""Who may do what, and how much of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from umrgen_core.config import LimitSettings
+from umrgen_core.sqlite import Row
+
+
+class Scope(StrEnum):
+    """What a key may be used for."""
+
+    UPLOAD = "upload"
+    """Upload and delete references."""
+    GENERATE = "generate"
+    """Submit and cancel jobs."""
+    READ = "read"
+    """Everything that changes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLimits:
+    """What one caller may use: the agent's limits, narrowed by the key's."""
+
+    concurrent_jobs: int
+    rate_per_minute: int
+    reads_per_minute: int
+    references: int
+    reference_bytes: int
+    output_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """The owner of a valid key, as of one request."""
+
+    id: int
+    name: str
+    session_id: str
+    key_id: int
+    scopes: frozenset[str]
+    limits: AgentLimits
+
+
+def to_agent(row: Row, defaults: LimitSettings) -> Agent:
+    """A row of `find_key`; limits that the agent lacks come from `defaults`."""
+    return Agent(
+        id=row["agent_id"],
+        name=row["agent_name"],
+        session_id=row["session_id"],
+        key_id=row["key_id"],
+        scopes=frozenset(row["scopes"].split()),
+        limits=AgentLimits(
+            concurrent_jobs=_narrowed(row, "concurrent_jobs", defaults.concurrent_jobs),
+            rate_per_minute=_narrowed(row, "rate_per_minute", defaults.rate_per_minute),
+            reads_per_minute=_narrowed(row, "reads_per_minute", defaults.reads_per_minute),
+            references=_narrowed(row, "reference_limit", defaults.references),
+            reference_bytes=_narrowed(row, "reference_bytes_limit", defaults.reference_bytes),
+            output_bytes=_narrowed(row, "output_bytes_limit", defaults.output_bytes),
+        ),
+    )
+
+
+def _narrowed(row: Row, column: str, default: int) -> int:
+    own: int | None = row[column]
+    key: int | None = row[f"key_{column}"]
+    limit = default if own is None else own
+    return limit if key is None else min(limit, key)

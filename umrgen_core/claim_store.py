@@ -1,0 +1,285 @@
+"""Jobs as the workers see them: claimed, renewed, ended, recovered.
+
+Every write names the fence of its claim; a row that does not come back raises StaleClaim and the
+whole write is undone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from umrgen_core.config import Settings
+from umrgen_core.database import Database
+from umrgen_core.errors import StaleClaim
+from umrgen_core.jobs import Claim, ErrorCode, JobState
+from umrgen_core.rows import to_job, to_pin
+from umrgen_core.sqlite import Connection, Row
+
+
+@dataclass(frozen=True, slots=True)
+class NewOutput:
+    """A picture that has been published on disk and now wants its row."""
+
+    filename: str
+    disk_name: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What recovery did with one job."""
+
+    job_id: str
+    state: JobState
+    reason: str
+
+
+class ClaimStore:
+    """Rows of `jobs`, from the workers' side."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._db = database
+        self._jobs = settings.jobs
+        self._retention_us = int(settings.storage.retention_s * 1e6)
+
+    async def claim_next(self, model: str, worker_id: str) -> Claim | None:
+        """The next job of `model` in fair order, now running under a new fence; None when none waits."""
+        if await self._db.reader.one(self._db.statements.find_next.sql, model=model) is None:
+            return None  # an idle worker takes no write lock
+
+        def work(connection: Connection) -> Claim | None:
+            return self._claim_next(connection, model, worker_id)
+
+        return await self._db.writer.run(work)
+
+    def _claim_next(self, connection: Connection, model: str, worker_id: str) -> Claim | None:
+        statements, clock = self._db.statements, self._db.clock
+        head = statements.find_next(connection, model=model)
+        if head is None:
+            return None
+        row = statements.claim(
+            connection,
+            seq=head["seq"],
+            worker_id=worker_id,
+            now_us=clock.wall_us(),
+            boot_id=clock.boot_id,
+            lease_until_boot_ms=self._lease_until_ms(),
+        )
+        statements.mark_served(connection, agent_id=row["agent_id"])
+        job = to_job(statements.get_job(connection, id=row["id"]))
+        return Claim(job, tuple(to_pin(pin) for pin in statements.list_pins(connection, job_id=job.id)))
+
+    async def heartbeat(self, claim: Claim) -> bool:
+        """Renew the lease; whether the agent has asked for a cancel. Raises StaleClaim."""
+
+        def work(connection: Connection) -> bool:
+            row = self._db.statements.heartbeat(
+                connection,
+                id=claim.job_id,
+                fence=claim.fence,
+                boot_id=self._db.clock.boot_id,
+                lease_until_boot_ms=self._lease_until_ms(),
+            )
+            return _held(row, claim)["cancel_requested_at_us"] is not None
+
+        return await self._db.writer.run(work)
+
+    async def put_progress(self, claim: Claim, step: int) -> bool:
+        """Record `step` steps done; whether the agent has asked for a cancel. Raises StaleClaim."""
+
+        def work(connection: Connection) -> bool:
+            row = self._db.statements.put_progress(connection, id=claim.job_id, fence=claim.fence, step=step)
+            return _held(row, claim)["cancel_requested_at_us"] is not None
+
+        return await self._db.writer.run(work)
+
+    async def complete(self, claim: Claim, output: NewOutput, timings: Mapping[str, float], run_s: float) -> None:
+        """End the job with a picture. Raises StaleClaim, also when a cancel was asked for."""
+
+        def work(connection: Connection) -> None:
+            self._complete(connection, claim, output, timings, run_s)
+
+        await self._db.writer.run(work)
+
+    def _complete(
+        self, connection: Connection, claim: Claim, output: NewOutput, timings: Mapping[str, float], run_s: float
+    ) -> None:
+        statements, job = self._db.statements, claim.job
+        now_us = self._db.clock.wall_us()
+        expires_at_us = now_us + self._retention_us
+        output_id = statements.insert_output(
+            connection,
+            agent_id=job.agent_id,
+            filename=output.filename,
+            disk_name=output.disk_name,
+            width=output.width,
+            height=output.height,
+            bytes=output.bytes,
+            sha256=output.sha256,
+            now_us=now_us,
+            expires_at_us=expires_at_us,
+        )["id"]
+        row = statements.complete(
+            connection,
+            id=job.id,
+            fence=claim.fence,
+            output_id=output_id,
+            timings=json.dumps(timings),
+            now_us=now_us,
+            expires_at_us=expires_at_us,
+        )
+        _held(row, claim)
+        statements.release_pins(connection, job_id=job.id)
+        statements.put_run_time(
+            connection,
+            model=job.model,
+            width=job.width,
+            height=job.height,
+            steps=job.steps,
+            reference_count=len(job.reference_names),
+            run_s=run_s,
+        )
+
+    async def find_completed(self, claim: Claim) -> str | None:
+        """Name on disk of the output that the job ended with, or None. Raises Unavailable."""
+        row = await self._db.reader.one(self._db.statements.get_job.sql, id=claim.job_id)
+        return None if row is None else row["output_disk_name"]
+
+    async def fail(self, claim: Claim, error_code: str, error: str, retryable: bool) -> None:
+        """End the job with a reason. Raises StaleClaim, also when a cancel was asked for."""
+
+        def work(connection: Connection) -> None:
+            self._fail(connection, claim.job_id, claim.fence, error_code, error, retryable)
+
+        await self._db.writer.run(work)
+
+    def _fail(
+        self, connection: Connection, job_id: str, fence: int, error_code: str, error: str, retryable: bool
+    ) -> None:
+        now_us = self._db.clock.wall_us()
+        row = self._db.statements.fail(
+            connection,
+            id=job_id,
+            fence=fence,
+            error_code=error_code,
+            error=error,
+            retryable=int(retryable),
+            now_us=now_us,
+            expires_at_us=now_us + self._retention_us,
+        )
+        if row is None:
+            raise StaleClaim(f"{job_id} is not held under fence {fence}")
+        self._db.statements.release_pins(connection, job_id=job_id)
+
+    async def acknowledge_cancel(self, claim: Claim) -> None:
+        """End the job as its agent asked. Raises StaleClaim when no cancel was asked for."""
+
+        def work(connection: Connection) -> None:
+            self._cancel(connection, claim.job_id, claim.fence)
+
+        await self._db.writer.run(work)
+
+    def _cancel(self, connection: Connection, job_id: str, fence: int) -> None:
+        now_us = self._db.clock.wall_us()
+        row = self._db.statements.cancel_running(
+            connection, id=job_id, fence=fence, now_us=now_us, expires_at_us=now_us + self._retention_us
+        )
+        if row is None:
+            raise StaleClaim(f"{job_id} is not held under fence {fence}, or nobody asked for a cancel")
+        self._db.statements.release_pins(connection, job_id=job_id)
+
+    async def give_back(self, claim: Claim) -> None:
+        """Put the job back into the queue with the attempt undone. Raises StaleClaim."""
+
+        def work(connection: Connection) -> None:
+            self._requeue(connection, claim.job_id, claim.fence, attempts_undone=1)
+
+        await self._db.writer.run(work)
+
+    def _requeue(self, connection: Connection, job_id: str, fence: int, attempts_undone: int) -> None:
+        row = self._db.statements.give_back(
+            connection,
+            id=job_id,
+            fence=fence,
+            attempts_undone=attempts_undone,
+            boot_id=self._db.clock.boot_id,
+            queue_until_boot_ms=self._queue_until_ms(),
+        )
+        if row is None:
+            raise StaleClaim(f"{job_id} is not held under fence {fence}")
+
+    async def recover_lost(self) -> Sequence[Recovered]:
+        """End or requeue what lost its worker, and end what waited too long. Idle, it only reads."""
+        moment = {"boot_id": self._db.clock.boot_id, "now_boot_ms": self._db.clock.boot_ms()}
+        lost = await self._db.reader.all(self._db.statements.list_lost.sql, **moment)
+        overdue = await self._db.reader.all(self._db.statements.list_overdue.sql, **moment)
+        if not lost and not overdue:
+            return ()
+        return await self._db.writer.run(self._recover)
+
+    def _recover(self, connection: Connection) -> list[Recovered]:
+        statements, clock = self._db.statements, self._db.clock
+        moment = {"boot_id": clock.boot_id, "now_boot_ms": clock.boot_ms()}
+        lost = list(statements.list_lost(connection, **moment))
+        overdue = list(statements.list_overdue(connection, **moment))
+        recovered = [self._recover_one(connection, row) for row in lost]
+        return recovered + [self._end_overdue(connection, row["id"]) for row in overdue]
+
+    def _recover_one(self, connection: Connection, row: Row) -> Recovered:
+        job_id, fence = row["id"], row["fence"]
+        if row["cancel_requested_at_us"] is not None:
+            self._cancel(connection, job_id, fence)
+            return Recovered(job_id, JobState.CANCELLED, "cancel requested")
+        if row["attempts"] < self._jobs.max_attempts:
+            self._requeue(connection, job_id, fence, attempts_undone=0)
+            return Recovered(job_id, JobState.QUEUED, ErrorCode.WORKER_LOST)
+        error = (
+            f"The worker was lost in each of {row['attempts']} attempts."
+            " Submit the job again; if it fails again, tell the owner of the service."
+        )
+        self._fail(connection, job_id, fence, ErrorCode.WORKER_LOST, error, retryable=True)
+        return Recovered(job_id, JobState.FAILED, ErrorCode.WORKER_LOST)
+
+    def _end_overdue(self, connection: Connection, job_id: str) -> Recovered:
+        clock = self._db.clock
+        self._db.statements.fail_overdue(
+            connection,
+            id=job_id,
+            boot_id=clock.boot_id,
+            now_boot_ms=clock.boot_ms(),
+            error_code=ErrorCode.TIMEOUT,
+            error=f"No worker took the job within {self._jobs.queue_ttl_s:g} s. Submit it again later.",
+            now_us=clock.wall_us(),
+            expires_at_us=clock.wall_us() + self._retention_us,
+        )
+        self._db.statements.release_pins(connection, job_id=job_id)
+        return Recovered(job_id, JobState.FAILED, ErrorCode.TIMEOUT)
+
+    async def adopt_queue(self) -> None:
+        """Once at start: after a reboot the time of queued jobs starts anew, unknown time having passed."""
+        boot_id = self._db.clock.boot_id
+
+        def work(connection: Connection) -> None:
+            self._db.statements.restart_queue_time(
+                connection, boot_id=boot_id, queue_until_boot_ms=self._queue_until_ms()
+            )
+
+        if await self._db.reader.one(self._db.statements.find_foreign_boot.sql, boot_id=boot_id):
+            await self._db.writer.run(work)
+
+    def _lease_until_ms(self) -> int:
+        return self._db.clock.boot_ms() + int(self._jobs.lease_s * 1000)
+
+    def _queue_until_ms(self) -> int:
+        return self._db.clock.boot_ms() + int(self._jobs.queue_ttl_s * 1000)
+
+
+def _held(row: Row | None, claim: Claim) -> Row:
+    if row is None:
+        raise StaleClaim(f"{claim.job_id} is not held under fence {claim.fence}")
+    return row

@@ -1,0 +1,227 @@
+"""Jobs as their agents see them: accepted, looked at."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from umrgen_core.agents import Agent
+from umrgen_core.config import Settings
+from umrgen_core.database import Database
+from umrgen_core.errors import ConcurrentLimit, QueueFull, QuotaExceeded, ReferenceNotFound
+from umrgen_core.jobs import Job, JobState
+from umrgen_core.requests import AcceptedRequest
+from umrgen_core.rows import to_job
+from umrgen_core.sqlite import Connection, Row
+
+MOST_POSITION = 100
+"""Positions are counted no further: O(backlog) otherwise."""
+
+UNMEASURED_RETRY_S = 2.0
+"""When to ask again before any run has been measured."""
+
+_NAMED_FILE = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://[^/]*)?/(references|outputs)/([^/?#]+)/([^/?#]+)(?:[?#].*)?")
+
+
+@dataclass(frozen=True, slots=True)
+class QueuePlace:
+    """Where a queued job stands. `eta_s` is None when no such run has been measured."""
+
+    position: int
+    capped: bool
+    eta_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Image:
+    reference_id: int | None
+    output_id: int | None
+
+
+class JobStore:
+    """Rows of `jobs`, from the web tier's side."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._db = database
+        self._queued_jobs = settings.limits.queued_jobs
+        self._queue_ttl_ms = int(settings.jobs.queue_ttl_s * 1000)
+        self._reference_retention_us = int(settings.storage.reference_retention_s * 1e6)
+
+    async def enqueue(self, agent: Agent, job_id: str, request: AcceptedRequest, request_id: str) -> tuple[Job, int]:
+        """Put a job on disk, its images pinned; the job and its queue position.
+
+        Raises ReferenceNotFound, ConcurrentLimit, QueueFull or QuotaExceeded; then nothing is written.
+        """
+
+        def work(connection: Connection) -> tuple[Job, int]:
+            images = self._resolve_images(connection, agent, request.reference_names)
+            self._check_limits(connection, agent)
+            self._insert(connection, agent, job_id, request, request_id, images)
+            job = to_job(self._db.statements.get_job(connection, id=job_id))
+            return job, self._db.statements.queue_position(connection, **_position_arguments(job))[0]
+
+        return await self._db.writer.run(work)
+
+    async def find(self, agent: Agent, job_id: str) -> Job | None:
+        """The agent's live job, or None."""
+        row = await self._db.reader.one(self._db.statements.get_job.sql, id=job_id)
+        if row is None or row["agent_id"] != agent.id:
+            return None
+        if row["expires_at_us"] is not None and row["expires_at_us"] <= self._db.clock.wall_us():
+            return None
+        return to_job(row)
+
+    async def locate(self, job: Job) -> QueuePlace:
+        """Position and estimate of a queued job."""
+        row = await self._db.reader.one(self._db.statements.queue_position.sql, **_position_arguments(job))
+        counted: int = row[0] if row is not None else 1
+        run_s = await self.find_run_time(job)
+        position = min(counted, MOST_POSITION)
+        return QueuePlace(position, counted > MOST_POSITION, None if run_s is None else run_s * position)
+
+    async def find_run_time(self, job: Job) -> float | None:
+        """Seconds that a run like this one takes, or None when nothing has been measured."""
+        row = await self._db.reader.one(self._db.statements.find_run_time.sql, **_run_time_arguments(job))
+        return None if row is None else row["mean_s"]
+
+    def _resolve_images(self, connection: Connection, agent: Agent, names: Iterable[str]) -> list[_Image]:
+        return [self._resolve_image(connection, agent, name) for name in names]
+
+    def _resolve_image(self, connection: Connection, agent: Agent, name: str) -> _Image:
+        kind, filename = _parse_name(agent, name)
+        statements, now_us = self._db.statements, self._db.clock.wall_us()
+        if kind in ("references", ""):
+            row = statements.find_reference(connection, filename=filename)
+            if _is_live(row, agent, now_us):
+                renewed_us = now_us + self._reference_retention_us
+                statements.renew_reference(connection, id=row["id"], expires_at_us=renewed_us)
+                return _Image(row["id"], None)
+        if kind in ("outputs", ""):
+            row = statements.find_output(connection, filename=filename)
+            if _is_live(row, agent, now_us):
+                return _Image(None, row["id"])
+        raise ReferenceNotFound(name)
+
+    def _check_limits(self, connection: Connection, agent: Agent) -> None:
+        statements, limits = self._db.statements, agent.limits
+        most = limits.concurrent_jobs
+        if statements.count_active(connection, agent_id=agent.id, most=most)[0] >= most:
+            raise self._concurrent_limit(connection, agent)
+        if statements.count_queued(connection, most=self._queued_jobs)[0] >= self._queued_jobs:
+            raise QueueFull(
+                f"The service holds its limit of {self._queued_jobs} queued jobs. Nothing was accepted; try later.",
+                retry_after_s=10,
+            )
+        used: int = statements.get_usage(connection, agent_id=agent.id)["used_output_bytes"]
+        if used >= limits.output_bytes:
+            raise QuotaExceeded(
+                f"Your outputs hold {used} bytes, your limit is {limits.output_bytes}."
+                " They are freed as their jobs expire.",
+                extra={"quota": "output_bytes", "limit": limits.output_bytes, "used": used},
+            )
+
+    def _concurrent_limit(self, connection: Connection, agent: Agent) -> ConcurrentLimit:
+        limit = agent.limits.concurrent_jobs
+        oldest = self._db.statements.find_oldest_active(connection, agent_id=agent.id)
+        if oldest is None:
+            return ConcurrentLimit("Your limit of jobs at a time is 0: ask the owner to raise it.")
+        return ConcurrentLimit(
+            f"You have your limit of {limit} job(s) queued or running. Poll"
+            f" /api/v1/status/{oldest['id']} until it has ended, then submit again.",
+            extra={
+                "job_id": oldest["id"],
+                "state": oldest["state"],
+                "progress": render_progress(oldest["step"], oldest["steps"]),
+                "limit": limit,
+            },
+            retry_after_s=self._expected_rest_s(connection, oldest),
+        )
+
+    def _expected_rest_s(self, connection: Connection, oldest: Row) -> float:
+        measured: float | None = self._db.statements.find_run_time(
+            connection,
+            model=oldest["model"],
+            width=oldest["width"],
+            height=oldest["height"],
+            steps=oldest["steps"],
+            reference_count=len(json.loads(oldest["reference_names"])),
+        )["mean_s"]
+        if measured is None:
+            return UNMEASURED_RETRY_S
+        if oldest["state"] == JobState.QUEUED:
+            return measured
+        elapsed_s: float = (self._db.clock.wall_us() - oldest["started_at_us"]) / 1e6
+        return max(measured - elapsed_s, 0.0)
+
+    def _insert(
+        self,
+        connection: Connection,
+        agent: Agent,
+        job_id: str,
+        request: AcceptedRequest,
+        request_id: str,
+        images: list[_Image],
+    ) -> None:
+        clock = self._db.clock
+        self._db.statements.insert_job(
+            connection,
+            id=job_id,
+            agent_id=agent.id,
+            model=request.model,
+            prompt=request.prompt,
+            negative=request.negative,
+            width=request.width,
+            height=request.height,
+            steps=request.steps,
+            seed=request.seed,
+            reference_names=json.dumps(request.reference_names),
+            ignored=json.dumps(request.ignored),
+            request_id=request_id,
+            now_us=clock.wall_us(),
+            boot_id=clock.boot_id,
+            queue_until_boot_ms=clock.boot_ms() + self._queue_ttl_ms,
+        )
+        for position, image in enumerate(images):
+            self._db.statements.pin_image(
+                connection,
+                job_id=job_id,
+                position=position,
+                reference_id=image.reference_id,
+                output_id=image.output_id,
+            )
+
+
+def render_progress(step: int, steps: int) -> dict[str, float]:
+    """How far a run is: steps done, steps in all, and the share."""
+    return {"step": step, "steps": steps, "fraction": round(step / steps, 4)}
+
+
+def _parse_name(agent: Agent, name: str) -> tuple[str, str]:
+    """Kind ("references", "outputs" or "" for a bare name) and file name. Nothing is ever fetched."""
+    if "/" not in name:
+        return "", name
+    match = _NAMED_FILE.fullmatch(name)
+    if match is None or match[2] != agent.session_id:
+        raise ReferenceNotFound(name)
+    return match[1], match[3]
+
+
+def _is_live(row: Row | None, agent: Agent, now_us: int) -> bool:
+    return row is not None and row["agent_id"] == agent.id and row["expires_at_us"] > now_us
+
+
+def _position_arguments(job: Job) -> dict[str, Any]:
+    return {"model": job.model, "agent_id": job.agent_id, "seq": job.seq, "most": MOST_POSITION + 1}
+
+
+def _run_time_arguments(job: Job) -> dict[str, Any]:
+    return {
+        "model": job.model,
+        "width": job.width,
+        "height": job.height,
+        "steps": job.steps,
+        "reference_count": len(job.reference_names),
+    }

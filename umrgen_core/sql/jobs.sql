@@ -1,0 +1,111 @@
+-- Jobs as their agents see them.
+
+-- name: get_job(id)^
+-- One job with its output, whoever's it is.
+SELECT
+    j.*,
+    o.filename AS output_filename, o.disk_name AS output_disk_name, o.width AS output_width,
+    o.height AS output_height, o.bytes AS output_bytes, o.sha256 AS output_sha256,
+    o.expires_at_us AS output_expires_at_us, a.session_id
+FROM jobs AS j
+INNER JOIN agents AS a ON a.id = j.agent_id
+LEFT JOIN outputs AS o ON o.id = j.output_id
+WHERE j.id = :id;
+
+-- name: insert_job(id, agent_id, model, prompt, negative, width, height, steps, seed, reference_names, ignored, request_id, now_us, boot_id, queue_until_boot_ms)!
+INSERT INTO jobs (
+    id, agent_id, state, model, prompt, negative, width, height, steps, seed,
+    reference_names, ignored, request_id, created_at_us, queue_boot_id, queue_until_boot_ms
+) VALUES (
+    :id, :agent_id, 'queued', :model, :prompt, :negative, :width, :height, :steps, :seed,
+    :reference_names, :ignored, :request_id, :now_us, :boot_id, :queue_until_boot_ms
+);
+
+-- name: pin_image(job_id, position, reference_id, output_id)!
+-- Keeps a reference or an output alive until the job has ended.
+INSERT INTO job_references (job_id, position, reference_id, output_id)
+VALUES (:job_id, :position, :reference_id, :output_id);
+
+-- name: release_pins(job_id)!
+-- Part of every transition to an end state.
+DELETE FROM job_references WHERE job_id = :job_id;
+
+-- name: count_active(agent_id, most)^
+-- Jobs of one agent queued or running, counted no further than `most`.
+SELECT count(*) FROM (
+    SELECT 1 FROM jobs
+    WHERE agent_id = :agent_id AND state IN ('queued', 'running')
+    LIMIT :most
+) AS active;
+
+-- name: find_oldest_active(agent_id)^
+SELECT id, state, step, steps, model, width, height, reference_names, started_at_us, created_at_us
+FROM jobs
+WHERE agent_id = :agent_id AND state IN ('queued', 'running')
+ORDER BY seq
+LIMIT 1;
+
+-- name: count_queued(most)^
+-- Queued jobs of everybody, counted no further than `most`.
+SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' LIMIT :most) AS queued;
+
+-- name: queue_position(model, agent_id, seq, most)^
+-- 1 is next. Under fair order every other agent goes before this job at most once for each job that
+-- its own agent has before it, plus once more if that other agent was served less recently. An
+-- estimate, counted no further than `most` for any agent.
+WITH RECURSIVE waiting (agent_id) AS (
+    SELECT min(agent_id) FROM jobs WHERE state = 'queued' AND model = :model
+    UNION ALL
+    SELECT (
+        SELECT min(j.agent_id) FROM jobs AS j
+        WHERE j.state = 'queued' AND j.model = :model AND j.agent_id > waiting.agent_id
+    )
+    FROM waiting WHERE waiting.agent_id IS NOT NULL
+),
+own (ahead, last_served) AS (
+    SELECT
+        (SELECT count(*) FROM (
+            SELECT 1 FROM jobs
+            WHERE state = 'queued' AND model = :model AND agent_id = :agent_id AND seq < :seq
+            LIMIT :most
+        ) AS earlier),
+        a.last_served
+    FROM agents AS a WHERE a.id = :agent_id
+)
+SELECT 1 + own.ahead + coalesce((
+    SELECT sum(min(
+        own.ahead + (a.last_served < own.last_served OR (a.last_served = own.last_served AND a.id < :agent_id)),
+        (SELECT count(*) FROM (
+            SELECT 1 FROM jobs AS j
+            WHERE j.state = 'queued' AND j.model = :model AND j.agent_id = w.agent_id
+            LIMIT :most
+        ) AS others)
+    ))
+    FROM waiting AS w INNER JOIN agents AS a ON a.id = w.agent_id
+    WHERE w.agent_id <> :agent_id
+), 0)
+FROM own;
+
+-- name: find_run_time(model, width, height, steps, reference_count)^
+-- What such a run takes: measured for just such jobs, else over all of that model.
+SELECT coalesce(
+    (
+        SELECT mean_s FROM run_times
+        WHERE model = :model AND width = :width AND height = :height
+            AND steps = :steps AND reference_count = :reference_count
+    ),
+    (SELECT sum(mean_s * runs) / sum(runs) FROM run_times WHERE model = :model)
+) AS mean_s;
+
+-- name: put_run_time(model, width, height, steps, reference_count, run_s)!
+-- A moving average over about the last ten runs.
+INSERT INTO run_times (model, width, height, steps, reference_count, runs, mean_s)
+VALUES (:model, :width, :height, :steps, :reference_count, 1, :run_s)
+ON CONFLICT (model, width, height, steps, reference_count) DO UPDATE SET
+    mean_s = run_times.mean_s + (excluded.mean_s - run_times.mean_s) / min(run_times.runs + 1, 10),
+    runs = run_times.runs + 1;
+
+-- name: find_output(filename)^
+-- The picture behind a public name.
+SELECT o.*, a.session_id FROM outputs AS o INNER JOIN agents AS a ON a.id = o.agent_id
+WHERE o.filename = :filename;

@@ -1,0 +1,195 @@
+"""The one thread of a process that writes: whatever waits becomes one transaction.
+
+Grouping makes full durability as fast as none (a lone caller waits no longer than for its own fsync).
+Each item runs under its own savepoint, so one caller's error undoes that caller's work alone; everybody
+is answered after the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from umrgen_core.errors import SchemaError, Unavailable
+from umrgen_core.lock import StoreLock
+from umrgen_core.logs import get_logger
+from umrgen_core.schema import check_version, read_version
+from umrgen_core.sqlite import Connection, IntegrityError, SqliteError, open_writer
+
+LOG = get_logger("store")
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+
+MAX_BATCH = 256
+"""Items in one transaction: bounds how long the lock is held."""
+
+
+class _Item:
+    """One caller's work. `taken` and `abandoned` exclude each other: whoever is first decides."""
+
+    __slots__ = ("_lock", "abandoned", "error", "future", "result", "taken", "work")
+
+    def __init__(self, work: Work[Any], future: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.future = future
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.taken = False
+        self.abandoned = False
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Begin; False when the caller has given up."""
+        with self._lock:
+            self.taken = not self.abandoned
+            return self.taken
+
+    def abandon(self) -> bool:
+        """Give up; False when the work has begun and its outcome is open."""
+        with self._lock:
+            self.abandoned = not self.taken
+            return self.abandoned
+
+    def answer(self) -> None:
+        """Resolve the future; runs in the event loop."""
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class Writer:
+    """Owns the write connection and its thread."""
+
+    def __init__(self, data_dir: Path, database: Path, lock_timeout_s: float) -> None:
+        self._database = database
+        self._timeout_s = lock_timeout_s
+        self._lock = StoreLock(data_dir)
+        self._waiting: deque[_Item] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._connection: Connection | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = threading.Thread(target=self._serve, name="store-writer", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; answers go to the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    async def close(self) -> None:
+        """Finish what waits, then end the thread (which is left behind if another process blocks it)."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join, self._timeout_s)
+
+    async def run(self, work: Work[T]) -> T:
+        """Run `work(connection)` in a write transaction and return its result once it is on disk.
+
+        Raises what `work` raises (its changes are undone), or Unavailable when the store cannot be
+        written in time or the commit fails; the message says whether the outcome is known.
+        """
+        item = _Item(work, asyncio.get_running_loop().create_future())
+        with self._wake:
+            if self._closing:
+                raise Unavailable("The service is stopping; nothing was written. Try again shortly.")
+            self._waiting.append(item)
+            self._wake.notify()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                result: T = await asyncio.shield(item.future)
+                return result
+        except TimeoutError:
+            if item.abandon():
+                raise Unavailable("The store is busy; nothing was written. Try again shortly.") from None
+            raise Unavailable("The store did not confirm the write in time; ask for its outcome.") from None
+
+    def _serve(self) -> None:
+        while self._await_work():
+            with self._lock.held():
+                batch = self._take_batch()
+                if batch:
+                    self._write(batch)
+            self._answer(batch)
+        self._drop_connection()
+        self._lock.close()
+
+    def _await_work(self) -> bool:
+        with self._wake:
+            while not self._waiting and not self._closing:
+                self._wake.wait()
+            return bool(self._waiting)
+
+    def _take_batch(self) -> list[_Item]:
+        with self._wake:
+            count = min(MAX_BATCH, len(self._waiting))
+            candidates = [self._waiting.popleft() for _ in range(count)]
+        return [item for item in candidates if item.take()]
+
+    def _write(self, batch: list[_Item]) -> None:
+        try:
+            connection = self._begin()
+            for item in batch:
+                _run_item(connection, item)
+            connection.execute("COMMIT")
+        except SchemaError as error:
+            self._fail(batch, f"The store's schema has changed: {error.message}")
+        except SqliteError as error:
+            self._fail(batch, f"The store cannot take writes now ({error}). Try again shortly.")
+
+    def _begin(self) -> Connection:
+        if self._connection is None:
+            self._connection = open_writer(self._database)
+        self._connection.execute("BEGIN IMMEDIATE")
+        check_version(read_version(self._connection), self._database)
+        return self._connection
+
+    def _fail(self, batch: list[_Item], message: str) -> None:
+        LOG.error("store_write_failed", items=len(batch), error=message)
+        # After a failed statement or commit the connection's state is not worth guessing.
+        self._drop_connection()
+        for item in batch:
+            item.error = Unavailable(message)
+
+    def _drop_connection(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            connection.close()
+        except SqliteError:
+            return
+
+    def _answer(self, batch: list[_Item]) -> None:
+        loop = self._loop
+        if not batch or loop is None or loop.is_closed():
+            return
+        try:
+            loop.call_soon_threadsafe(_answer_all, batch)
+        except RuntimeError:  # the loop closed meanwhile: nobody is left to be answered
+            return
+
+
+def _answer_all(batch: list[_Item]) -> None:
+    for item in batch:
+        item.answer()
+
+
+def _run_item(connection: Connection, item: _Item) -> None:
+    connection.execute("SAVEPOINT item")
+    try:
+        item.result = item.work(connection)
+    except (IntegrityError, Exception) as error:
+        if isinstance(error, SqliteError) and not isinstance(error, IntegrityError):
+            raise
+        item.error = error
+        connection.execute("ROLLBACK TO item")
+    connection.execute("RELEASE item")

@@ -1,0 +1,1 @@
+"""The inference daemon: claims pending jobs, runs a diffusers pipeline, publishes the picture."""

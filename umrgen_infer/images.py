@@ -1,0 +1,99 @@
+"""References in, PNG out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import zlib
+from collections.abc import Mapping
+
+from PIL import Image, ImageStat, PngImagePlugin
+
+from umrgen_core.errors import RunError
+from umrgen_core.files import FileStore, Shelf
+from umrgen_core.jobs import ErrorCode, Pin
+from umrgen_core.profiles import ModelProfile
+
+METADATA_KEY = "umrgen"
+
+
+def load_references(files: FileStore, pins: tuple[Pin, ...], profile: ModelProfile) -> tuple[Image.Image, ...]:
+    """The images of a job as the model takes them, RGB, in the agent's order.
+
+    Raises RunError invalid_reference when a file is missing or is not what its row says.
+    """
+    return tuple(fit_reference(_load(files, pin), profile) for pin in pins)
+
+
+def _load(files: FileStore, pin: Pin) -> Image.Image:
+    shelf = Shelf.OUTPUTS if pin.output_id is not None else Shelf.REFERENCES
+    try:
+        content = files.read(shelf, pin.disk_name)
+    except OSError as error:
+        raise _invalid(pin, "its file cannot be read") from error
+    if hashlib.sha256(content).hexdigest() != pin.sha256:
+        raise _invalid(pin, "its file is damaged")
+    try:
+        with Image.open(io.BytesIO(content), formats=["JPEG", "PNG", "WEBP"]) as image:
+            return _flatten(image)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise _invalid(pin, "its file cannot be decoded") from error
+
+
+def _invalid(pin: Pin, reason: str) -> RunError:
+    return RunError(
+        ErrorCode.INVALID_REFERENCE,
+        f"Reference {pin.position + 1} could not be used: {reason}. Upload it again and submit the job anew.",
+        retryable=False,
+    )
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """RGB; what is transparent becomes white, as a viewer would show it."""
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    ground = Image.new("RGBA", image.size, "white")
+    return Image.alpha_composite(ground, image).convert("RGB")
+
+
+def fit_reference(image: Image.Image, profile: ModelProfile) -> Image.Image:
+    """Bring a reference to the model's native square, keeping its proportions; else leave it as it is."""
+    side = profile.native_px
+    if side is None or image.size == (side, side):
+        return image
+    scale = side / max(image.size)
+    fitted = image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
+    )
+    ground = Image.new("RGB", (side, side), _edge_colour(fitted))
+    ground.paste(fitted, ((side - fitted.width) // 2, (side - fitted.height) // 2))
+    return ground
+
+
+def _edge_colour(image: Image.Image) -> tuple[int, int, int]:
+    """The median colour of the border: padding that goes on where the picture ends."""
+    mask = Image.new("L", image.size, 255)
+    if min(image.size) > 2:
+        mask.paste(0, (1, 1, image.width - 1, image.height - 1))
+    red, green, blue = ImageStat.Stat(image, mask).median
+    return int(red), int(green), int(blue)
+
+
+def fit_picture(image: Image.Image, width: int, height: int, profile: ModelProfile) -> Image.Image:
+    """Exactly the requested size: resized from a native square, cropped centrally from a larger one."""
+    if image.size == (width, height):
+        return image
+    if profile.native_px is not None:
+        return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def encode_png(image: Image.Image, metadata: Mapping[str, object]) -> bytes:
+    """Lossless PNG with `metadata` as JSON in a tEXt chunk. Run-length encoding is fast and small enough."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text(METADATA_KEY, json.dumps(metadata))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", pnginfo=info, compress_level=1, compress_type=zlib.Z_RLE)
+    return buffer.getvalue()

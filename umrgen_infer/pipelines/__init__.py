@@ -1,0 +1,1 @@
+"""Profiles become pipelines here. torch and diffusers are imported below this package only."""

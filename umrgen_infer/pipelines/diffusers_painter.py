@@ -1,0 +1,137 @@
+"""Any diffusers pipeline as a Painter: seeded, watched step by step, timed stage by stage."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from PIL import Image
+
+from umrgen_core.errors import RunError
+from umrgen_core.jobs import ErrorCode
+from umrgen_core.profiles import ModelProfile
+from umrgen_infer.painter import Commission, DeviceLost, OnStep, Painting
+
+
+class DiffusersPainter:
+    """A loaded pipeline and the profile that says how to call it."""
+
+    def __init__(self, pipeline: Any, profile: ModelProfile) -> None:
+        self._pipeline = pipeline
+        self._profile = profile
+        self.warm_up_s = 0.0
+
+    def paint(self, commission: Commission, on_step: OnStep) -> Painting:
+        """Run the pipeline once. See Painter.paint for what it raises."""
+        stages = _Stages(on_step)
+        failure: RunError | None = None
+        try:
+            with self._watched(stages):
+                result = self._pipeline(**self._arguments(commission))
+        except torch.OutOfMemoryError as error:
+            failure = RunError(
+                ErrorCode.OUT_OF_MEMORY,
+                f"{commission.width}x{commission.height} with {len(commission.references)} references does not fit"
+                f" the device's memory ({error}). Ask for a smaller picture or fewer references.",
+                retryable=False,
+            )
+        except torch.AcceleratorError as error:
+            raise DeviceLost(str(error)) from error
+        if failure is not None:
+            # Only here, outside the except block, do the traceback's tensors let go of their memory.
+            self._free_memory()
+            raise failure
+        return Painting(_checked(result.images[0], commission), stages.timings())
+
+    def _arguments(self, commission: Commission) -> dict[str, Any]:
+        arguments: dict[str, Any] = {
+            **self._profile.arguments,
+            "prompt": commission.prompt,
+            "width": commission.width,
+            "height": commission.height,
+            "num_inference_steps": commission.steps,
+            # One CPU generator for each job: the same seed paints the same picture on every device.
+            "generator": torch.Generator("cpu").manual_seed(commission.seed),
+        }
+        if commission.references:
+            arguments["image"] = list(commission.references)
+        if self._profile.negative and commission.negative:
+            arguments["negative_prompt"] = commission.negative
+        return arguments
+
+    @contextmanager
+    def _watched(self, stages: _Stages) -> Iterator[None]:
+        """Count steps at the scheduler, which every pipeline has, whatever callbacks it offers."""
+        scheduler = self._pipeline.scheduler
+        step = scheduler.step
+        denoiser = getattr(self._pipeline, "transformer", None) or self._pipeline.unet
+        hook = denoiser.register_forward_pre_hook(lambda *_: stages.begin_denoising())
+        scheduler.step = _after(step, stages.end_step)
+        try:
+            yield
+        finally:
+            del scheduler.step
+            hook.remove()
+
+    def _free_memory(self) -> None:
+        self._pipeline.maybe_free_model_hooks()
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+class _Stages:
+    """When encoding ended, each step ended, and decoding ended."""
+
+    def __init__(self, on_step: OnStep) -> None:
+        self._on_step = on_step
+        self._steps = 0
+        self._began = time.perf_counter()
+        self._denoising: float | None = None
+        self._last_step: float | None = None
+
+    def begin_denoising(self) -> None:
+        if self._denoising is None:
+            self._denoising = time.perf_counter()
+
+    def end_step(self) -> None:
+        self._steps += 1
+        self._last_step = time.perf_counter()
+        self._on_step(self._steps)
+
+    def timings(self) -> dict[str, float]:
+        ended = time.perf_counter()
+        denoising = self._denoising or ended
+        last_step = self._last_step or ended
+        return {
+            "encode": denoising - self._began,
+            "denoise": last_step - denoising,
+            "decode": ended - last_step,
+        }
+
+
+def _after(call: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:
+    @functools.wraps(call)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        result = call(*args, **kwargs)
+        then()
+        return result
+
+    return wrapped
+
+
+def _checked(image: Any, commission: Commission) -> Image.Image:
+    expected = (commission.width, commission.height)
+    if not isinstance(image, Image.Image) or image.size != expected:
+        size = getattr(image, "size", None)
+        raise RunError(
+            ErrorCode.MODEL_ERROR,
+            f"The model returned {type(image).__name__} {size} instead of {expected}.",
+            retryable=True,
+        )
+    return image.convert("RGB")

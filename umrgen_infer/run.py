@@ -1,0 +1,241 @@
+"""One claim from start to outcome. The only broad except of the daemon is here."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+
+from PIL import Image
+
+from umrgen_core.claim_store import ClaimStore, NewOutput
+from umrgen_core.clock import Clock
+from umrgen_core.config import Settings
+from umrgen_core.errors import RunError, StaleClaim, Unavailable
+from umrgen_core.files import FileStore, Shelf
+from umrgen_core.jobs import Claim, ErrorCode
+from umrgen_core.logs import get_logger
+from umrgen_core.names import new_output_filename, output_disk_name
+from umrgen_infer.images import encode_png, fit_picture, load_references
+from umrgen_infer.lease import Lease, RunStopped, StopReason
+from umrgen_infer.painter import Commission, DeviceLost, Painter, Painting
+
+LOG = get_logger("run")
+SETTLE_ATTEMPTS = 5
+SETTLE_PAUSE_S = 1.0
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    COMPLETED = "completed"
+    """The picture is published and the row says so."""
+    FAILED = "failed"
+    """The row has the reason."""
+    CANCELLED = "cancelled"
+    """As the agent asked."""
+    GIVEN_BACK = "given_back"
+    """Back in the queue, the attempt undone."""
+    DROPPED = "dropped"
+    """The claim was lost; nothing of this run remains."""
+    TIMED_OUT = "timed_out"
+    """Failed at its deadline with the pipeline still busy: the process must end."""
+    DEVICE_LOST = "device_lost"
+    """Given back because the device is broken: the process must end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workshop:
+    """What every run needs: settings, clock, stores, the painter and the threads."""
+
+    settings: Settings
+    clock: Clock
+    claims: ClaimStore
+    files: FileStore
+    painter: Painter
+    painting_thread: Executor
+    image_threads: Executor
+
+
+class Run:
+    """The life of one claim."""
+
+    def __init__(self, workshop: Workshop, claim: Claim) -> None:
+        self._shop = workshop
+        self._claim = claim
+        self._profile = workshop.settings.models[claim.job.model]
+        self.lease = Lease(workshop.claims, claim, workshop.settings.jobs.heartbeat_s)
+        self.painted = asyncio.Event()
+        """Set when the pipeline is free for the next run."""
+        self._timings: dict[str, float] = {}
+
+    @property
+    def job_id(self) -> str:
+        """The job that is run."""
+        return self._claim.job_id
+
+    async def give_back_now(self, task: asyncio.Task[Outcome]) -> None:
+        """Give the job back without waiting for the pipeline, whose process is about to end."""
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        with suppress(Unavailable):
+            outcome = await self._give_back()
+            LOG.info("run_ended", job_id=self.job_id, fence=self._claim.fence, outcome=outcome.value)
+
+    async def execute(self) -> Outcome:
+        """Run to an outcome; never raises but for cancellation."""
+        job, began = self._claim.job, time.perf_counter()
+        log = LOG.bind(job_id=job.id, fence=self._claim.fence, request_id=job.request_id)
+        log.info("run_started", attempt=job.attempts, model=job.model)
+        async with self.lease:
+            try:
+                outcome = await self._try()
+            except Unavailable:
+                # Nobody knows whether the outcome was written, so the file stays where it is: either the
+                # row names it, or the lease runs out and the sweep finds an orphan.
+                outcome = Outcome.DROPPED
+        self.painted.set()
+        log.info("run_ended", outcome=outcome.value, duration_s=round(time.perf_counter() - began, 6))
+        return outcome
+
+    async def _try(self) -> Outcome:
+        try:
+            painting = await self._paint()
+            self.painted.set()
+            return await self._publish(painting)
+        except RunStopped as stopped:
+            return await self._end_stopped(stopped.reason)
+        except StaleClaim:
+            return Outcome.DROPPED
+        except Unavailable:
+            raise
+        except TimeoutError:
+            error = f"The run passed its deadline of {self._shop.settings.jobs.deadline_s:g} s."
+            await self._fail(ErrorCode.TIMEOUT, error, retryable=True)
+            return Outcome.TIMED_OUT
+        except RunError as failure:
+            return await self._fail(failure.error_code, failure.message, failure.retryable)
+        except DeviceLost:
+            LOG.exception("device_lost", job_id=self._claim.job_id)
+            await self._give_back()
+            return Outcome.DEVICE_LOST
+        except Exception as error:
+            LOG.exception("model_error", job_id=self._claim.job_id)
+            return await self._fail(
+                ErrorCode.MODEL_ERROR, f"The model failed ({type(error).__name__}).", retryable=True
+            )
+
+    async def _paint(self) -> Painting:
+        loop, job = asyncio.get_running_loop(), self._claim.job
+        async with asyncio.timeout(self._shop.settings.jobs.deadline_s):
+            began = time.perf_counter()
+            references = await loop.run_in_executor(
+                self._shop.image_threads, load_references, self._shop.files, self._claim.pins, self._profile
+            )
+            self._timings["load_references"] = time.perf_counter() - began
+            size = self._profile.render_size(job.width, job.height)
+            commission = Commission(job.prompt, job.negative, size.width, size.height, job.steps, job.seed, references)
+            painting = await loop.run_in_executor(
+                self._shop.painting_thread, self._shop.painter.paint, commission, self.lease.on_step
+            )
+        self._timings |= painting.timings
+        return painting
+
+    async def _publish(self, painting: Painting) -> Outcome:
+        loop, job = asyncio.get_running_loop(), self._claim.job
+        began = time.perf_counter()
+        output = await loop.run_in_executor(self._shop.image_threads, self._save, painting.image)
+        self._timings["save"] = time.perf_counter() - began
+        timings = self._final_timings()
+        run_s = timings["total"] - timings["queued"]
+        try:
+            await self._settle(lambda: self._shop.claims.complete(self._claim, output, timings, run_s))
+        except StaleClaim:
+            return await self._end_unwanted(output)
+        LOG.info("job_completed", job_id=job.id, fence=self._claim.fence, **timings)
+        return Outcome.COMPLETED
+
+    def _save(self, image: Image.Image) -> NewOutput:
+        job = self._claim.job
+        picture = fit_picture(image, job.width, job.height, self._profile)
+        content = encode_png(picture, self._metadata())
+        disk_name = output_disk_name(job.id, self._claim.fence)
+        published = self._shop.files.publish_bytes(Shelf.OUTPUTS, disk_name, content)
+        return NewOutput(
+            new_output_filename(), disk_name, picture.width, picture.height, published.bytes, published.sha256
+        )
+
+    def _metadata(self) -> dict[str, object]:
+        job = self._claim.job
+        metadata: dict[str, object] = {
+            "model": job.model,
+            "revision": self._profile.revision,
+            "seed": job.seed,
+            "steps": job.steps,
+            "width": job.width,
+            "height": job.height,
+            "references": [pin.sha256 for pin in self._claim.pins],
+            "job_id": job.id,
+        }
+        return metadata | ({"prompt": job.prompt} if self._shop.settings.files.embed_prompt else {})
+
+    def _final_timings(self) -> Mapping[str, float]:
+        job = self._claim.job
+        started_us = job.started_at_us or job.created_at_us
+        stages = {
+            "queued": (started_us - job.created_at_us) / 1e6,
+            **self._timings,
+            "total": (self._shop.clock.wall_us() - job.created_at_us) / 1e6,
+        }
+        return {name: round(max(seconds, 0.0), 6) for name, seconds in stages.items()}
+
+    async def _end_unwanted(self, output: NewOutput) -> Outcome:
+        """`complete` found no row: an earlier try may have written it, or nobody wants the picture."""
+        if await self._shop.claims.find_completed(self._claim) == output.disk_name:
+            return Outcome.COMPLETED
+        await asyncio.to_thread(self._shop.files.delete, Shelf.OUTPUTS, output.disk_name)
+        return await self._acknowledge_cancel()
+
+    async def _end_stopped(self, reason: StopReason) -> Outcome:
+        if reason is StopReason.CANCELLED:
+            return await self._acknowledge_cancel()
+        if reason is StopReason.STOPPING:
+            return await self._give_back()
+        return Outcome.DROPPED
+
+    async def _acknowledge_cancel(self) -> Outcome:
+        try:
+            await self._settle(lambda: self._shop.claims.acknowledge_cancel(self._claim))
+        except StaleClaim:
+            return Outcome.DROPPED
+        return Outcome.CANCELLED
+
+    async def _give_back(self) -> Outcome:
+        try:
+            await self._settle(lambda: self._shop.claims.give_back(self._claim))
+        except StaleClaim:
+            return await self._acknowledge_cancel()
+        return Outcome.GIVEN_BACK
+
+    async def _fail(self, error_code: str, error: str, retryable: bool) -> Outcome:
+        try:
+            await self._settle(lambda: self._shop.claims.fail(self._claim, error_code, error, retryable))
+        except StaleClaim:
+            return await self._acknowledge_cancel()
+        LOG.warning("job_failed", job_id=self._claim.job_id, fence=self._claim.fence, error_code=error_code)
+        return Outcome.FAILED
+
+    async def _settle(self, write: Callable[[], Awaitable[None]]) -> None:
+        """Insist on the write that ends the claim while the store is busy. Raises Unavailable in the end."""
+        for attempt in range(SETTLE_ATTEMPTS):
+            try:
+                return await write()
+            except Unavailable as error:
+                LOG.warning("outcome_delayed", job_id=self._claim.job_id, attempt=attempt, error=error.message)
+            await asyncio.sleep(SETTLE_PAUSE_S)
+        return await write()
