@@ -22,7 +22,7 @@ from umrgen_core.wakeup import Listener, Wakeup
 from umrgen_core.worker_store import WorkerState, WorkerStore
 from umrgen_infer.lease import StopReason
 from umrgen_infer.painter import Painter
-from umrgen_infer.run import Outcome, Run, Workshop
+from umrgen_infer.run import FATAL, Outcome, Run, Workshop
 
 LOG = get_logger("daemon")
 RECOVERY_INTERVAL_S = 1.0
@@ -31,7 +31,6 @@ MAX_RUNS = 2
 """One that paints, one that is published."""
 
 LoadPainter = Callable[[], Painter]
-FATAL = {Outcome.TIMED_OUT, Outcome.DEVICE_LOST}
 
 
 class Daemon:

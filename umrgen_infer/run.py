@@ -48,6 +48,10 @@ class Outcome(StrEnum):
     """Given back because the device is broken: the process must end."""
 
 
+FATAL = frozenset({Outcome.TIMED_OUT, Outcome.DEVICE_LOST})
+"""Outcomes after which the pipeline is not free again in this process."""
+
+
 @dataclass(frozen=True, slots=True)
 class Workshop:
     """What every run needs: settings, clock, stores, the painter and the threads."""
@@ -99,7 +103,8 @@ class Run:
                 # Nobody knows whether the outcome was written, so the file stays where it is: either the
                 # row names it, or the lease runs out and the sweep finds an orphan.
                 outcome = Outcome.DROPPED
-        self.painted.set()
+        if outcome not in FATAL:
+            self.painted.set()
         log.info("run_ended", outcome=outcome.value, duration_s=round(time.perf_counter() - began, 6))
         return outcome
 
