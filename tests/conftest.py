@@ -61,6 +61,7 @@ def make_settings(data_dir: Path, **sections: dict[str, Any]) -> Settings:
     """The shipped config.toml with some keys changed."""
     tree = tomllib.loads((ROOT / "config.toml").read_text())
     tree["storage"]["data_dir"] = str(data_dir)
+    tree["storage"]["ballast_bytes"] = 0
     for section, values in sections.items():
         tree[section] = {**tree.get(section, {}), **values}
     return Settings(**tree)

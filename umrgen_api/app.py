@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import uuid
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 
 from aiohttp import web
 
@@ -16,21 +13,23 @@ from umrgen_api.routes import files, health, jobs, references
 from umrgen_api.safety import load_prompt_check
 from umrgen_api.sanitiser_pool import SanitiserPool
 from umrgen_api.services import SERVICES, Services
+from umrgen_api.upkeep import Upkeep
 from umrgen_core.agent_store import AgentStore
+from umrgen_core.cancellation import Cancellation
 from umrgen_core.claim_store import ClaimStore
 from umrgen_core.clock import Clock
 from umrgen_core.config import Settings
 from umrgen_core.database import Database, open_database
-from umrgen_core.errors import ConfigError, Unavailable
+from umrgen_core.disk import DiskGuard
+from umrgen_core.errors import ConfigError
 from umrgen_core.files import FileStore
 from umrgen_core.job_store import JobStore
-from umrgen_core.logs import get_logger
+from umrgen_core.names import new_process_id
 from umrgen_core.reference_store import ReferenceStore
+from umrgen_core.retention_store import RetentionStore
+from umrgen_core.verified_files import VerifiedFiles
 from umrgen_core.wakeup import Listener, Wakeup
 from umrgen_core.worker_store import WorkerStore
-
-RECOVERY_INTERVAL_S = 1.0
-LOG = get_logger("api")
 
 Context = Callable[[web.Application], AsyncIterator[None]]
 
@@ -48,13 +47,13 @@ def build_app(settings: Settings, clock: Clock) -> web.Application:
             web.delete("/api/v1/references/{filename}", references.delete_reference),
             web.post("/api/v1/generate", jobs.generate),
             web.get("/api/v1/status/{job_id}", jobs.get_status),
+            web.delete("/api/v1/jobs/{job_id}", jobs.cancel_job),
             web.get("/references/{session_id}/{filename}", files.get_reference),
             web.get("/outputs/{session_id}/{filename}", files.get_output),
         ]
     )
     app.on_response_prepare.append(add_headers)
     app.cleanup_ctx.append(_services_context(settings, clock))
-    app.cleanup_ctx.append(_recovery_context)
     return app
 
 
@@ -77,9 +76,10 @@ def _services_context(settings: Settings, clock: Clock) -> Context:
             services = _make_services(settings, clock, database)
             app[SERVICES] = services
             await asyncio.to_thread(services.files.prepare)
-            await services.agents.set_development_key(settings.auth.development_key)
-            await services.claims.adopt_queue()
+            upkeep = Upkeep(services)
+            await upkeep.start()
             yield
+            await upkeep.stop()
             await services.sanitiser.close()
             services.wakeup.close()
 
@@ -88,6 +88,7 @@ def _services_context(settings: Settings, clock: Clock) -> Context:
 
 def _make_services(settings: Settings, clock: Clock, database: Database) -> Services:
     data_dir = settings.storage.data_dir
+    files_store = FileStore(data_dir)
     return Services(
         settings=settings,
         clock=clock,
@@ -97,31 +98,13 @@ def _make_services(settings: Settings, clock: Clock, database: Database) -> Serv
         claims=ClaimStore(database, settings),
         references=ReferenceStore(database, settings.storage.reference_retention_s),
         workers=WorkerStore(database),
-        files=FileStore(data_dir),
+        files=files_store,
+        verified=VerifiedFiles(files_store),
+        disk=DiskGuard(settings.storage),
+        retention=RetentionStore(database),
+        cancellation=Cancellation(database, settings.storage.retention_s),
         sanitiser=SanitiserPool(settings.uploads),
         prompts=load_prompt_check(),
         rates=RateLimits(),
-        wakeup=Wakeup(data_dir, Listener.API, f"{os.getpid()}-{uuid.uuid4().hex[:8]}"),
+        wakeup=Wakeup(data_dir, Listener.API, new_process_id()),
     )
-
-
-async def _recovery_context(app: web.Application) -> AsyncIterator[None]:
-    task = asyncio.create_task(_recover_forever(app[SERVICES]))
-    yield
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
-async def _recover_forever(services: Services) -> None:
-    """End or requeue what lost its worker, whether or not any worker lives."""
-    while True:
-        try:
-            for recovered in await services.claims.recover_lost():
-                LOG.warning(
-                    "job_recovered", job_id=recovered.job_id, state=recovered.state.value, reason=recovered.reason
-                )
-                services.wakeup.send(Listener.INFER, "queued")
-        except Unavailable as error:
-            LOG.warning("recovery_delayed", error=error.message)
-        await asyncio.sleep(RECOVERY_INTERVAL_S)

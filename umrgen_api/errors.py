@@ -32,6 +32,7 @@ HTTP_ERRORS: Mapping[type[e.UmrgenError], HttpError] = {
     e.NotFound: HttpError(404, "Not found"),
     e.MethodNotAllowed: HttpError(405, "Method not allowed"),
     e.RequestTimeout: HttpError(408, "Request timeout"),
+    e.IdempotencyConflict: HttpError(409, "Idempotency conflict"),
     e.ReferenceInUse: HttpError(409, "Reference in use"),
     e.FileTooLarge: HttpError(413, "File exceeds limit"),
     e.RequestTooLarge: HttpError(413, "Request too large"),

@@ -10,13 +10,17 @@ from umrgen_api.rates import RateLimits
 from umrgen_api.safety import PromptCheck
 from umrgen_api.sanitiser_pool import SanitiserPool
 from umrgen_core.agent_store import AgentStore
+from umrgen_core.cancellation import Cancellation
 from umrgen_core.claim_store import ClaimStore
 from umrgen_core.clock import Clock
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
+from umrgen_core.disk import DiskGuard
 from umrgen_core.files import FileStore
 from umrgen_core.job_store import JobStore
 from umrgen_core.reference_store import ReferenceStore
+from umrgen_core.retention_store import RetentionStore
+from umrgen_core.verified_files import VerifiedFiles
 from umrgen_core.wakeup import Wakeup
 from umrgen_core.worker_store import WorkerStore
 
@@ -34,6 +38,10 @@ class Services:
     references: ReferenceStore
     workers: WorkerStore
     files: FileStore
+    verified: VerifiedFiles
+    disk: DiskGuard
+    retention: RetentionStore
+    cancellation: Cancellation
     sanitiser: SanitiserPool
     prompts: PromptCheck
     rates: RateLimits

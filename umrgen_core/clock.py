@@ -48,6 +48,22 @@ class SystemClock:
         return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
+class LeapWatch:
+    """Notices when wall time leaps against boot time."""
+
+    def __init__(self, clock: Clock, tolerance_s: float) -> None:
+        self._clock = clock
+        self._tolerance_us = int(tolerance_s * 1e6)
+        self._offset_us = self._measure()
+
+    def has_leapt(self) -> bool:
+        """Whether the clocks now differ from each other by more than they did at the start."""
+        return abs(self._measure() - self._offset_us) > self._tolerance_us
+
+    def _measure(self) -> int:
+        return self._clock.wall_us() - self._clock.boot_ms() * 1000
+
+
 def format_time(us: int) -> str:
     """Wall microseconds as RFC 3339 UTC with six decimals and Z."""
     moment = _EPOCH + timedelta(microseconds=us)

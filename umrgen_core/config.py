@@ -57,6 +57,10 @@ class StorageSettings(Section):
     lock_timeout_s: Seconds = 5
     retention_s: Seconds = 7 * 86_400
     reference_retention_s: Seconds = 7 * 86_400
+    disk_floor_bytes: Bytes = 512 << 20
+    ballast_bytes: Bytes = 64 << 20
+    scrub_interval_s: Seconds = 1
+    orphan_margin_s: Seconds = 60
 
     @property
     def database(self) -> Path:

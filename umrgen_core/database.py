@@ -9,6 +9,9 @@ from typing import Any
 
 from umrgen_core.clock import Clock
 from umrgen_core.config import Settings
+from umrgen_core.integrity import Integrity
+from umrgen_core.names import new_process_id
+from umrgen_core.presence import Presence
 from umrgen_core.reader import Reader
 from umrgen_core.schema import ensure_store
 from umrgen_core.sqlite import assert_safe_sqlite
@@ -23,24 +26,33 @@ class Database:
     writer: Writer
     reader: Reader
     statements: Any
+    integrity: Integrity
     clock: Clock
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, clock: Clock) -> AsyncIterator[Database]:
+async def open_database(settings: Settings, clock: Clock, process_id: str | None = None) -> AsyncIterator[Database]:
     """Open the store of `settings`, creating it where there is none.
+
+    After an unclean stop nothing can be written until `integrity` is good.
 
     Raises ConfigError for an unsafe SQLite, SchemaError for a schema that is not ours.
     """
     assert_safe_sqlite()
     storage = settings.storage
+    process_id = process_id or new_process_id()
     ensure_store(storage.data_dir, storage.database)
     reader = Reader(storage.database)
     await reader.open()
     writer = Writer(storage.data_dir, storage.database, storage.lock_timeout_s)
     writer.start()
+    presence = Presence(storage.data_dir, process_id)
+    integrity = Integrity(storage.database, presence, writer)
+    integrity.start()
     try:
-        yield Database(writer, reader, load_statements(), clock)
+        yield Database(writer, reader, load_statements(), integrity, clock)
     finally:
+        await integrity.close()
         await writer.close()
         await reader.close()
+        presence.withdraw()

@@ -15,6 +15,7 @@ UmrgenError                      has a stable `code`
 │   ├── NotFound
 │   ├── MethodNotAllowed
 │   ├── RequestTimeout
+│   ├── IdempotencyConflict
 │   ├── ReferenceInUse
 │   ├── FileTooLarge
 │   ├── RequestTooLarge
@@ -177,6 +178,12 @@ class RequestTimeout(RequestError):
     """The body did not arrive in time."""
 
     code = "request_timeout"
+
+
+class IdempotencyConflict(RequestError):
+    """The same Idempotency-Key came with another body."""
+
+    code = "idempotency_conflict"
 
 
 class ReferenceInUse(RequestError):

@@ -48,6 +48,10 @@ class FileStore:
         for shelf in Shelf:
             (self._root / shelf).mkdir(parents=True, exist_ok=True, mode=0o700)
 
+    def folder(self, shelf: Shelf) -> Path:
+        """Where the files of a shelf are."""
+        return self._root / shelf
+
     def path(self, shelf: Shelf, disk_name: str) -> Path:
         """Where a file is. The name comes from a row, never from a request."""
         return self._root / shelf / disk_name

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from umrgen_core.agents import Agent
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
-from umrgen_core.errors import ConcurrentLimit, QueueFull, QuotaExceeded, ReferenceNotFound
+from umrgen_core.errors import ConcurrentLimit, IdempotencyConflict, QueueFull, QuotaExceeded, ReferenceNotFound
 from umrgen_core.jobs import Job, JobState
 from umrgen_core.requests import AcceptedRequest
 from umrgen_core.rows import to_job
@@ -19,6 +19,9 @@ from umrgen_core.sqlite import Connection, Row
 
 MOST_POSITION = 100
 """Positions are counted no further: O(backlog) otherwise."""
+
+REPLAY_RETENTION_US = 24 * 3600 * 1_000_000
+"""How long the answer to an Idempotency-Key is kept."""
 
 UNMEASURED_RETRY_S = 2.0
 """When to ask again before any run has been measured."""
@@ -33,6 +36,23 @@ class QueuePlace:
     position: int
     capped: bool
     eta_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """A request that names itself: its Idempotency-Key, what it asks, and how it is answered."""
+
+    key: str
+    body_sha256: str
+    render: Callable[[Job, int], dict[str, object]]
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The answer to a submission; `first` is False when it was given before."""
+
+    answer: dict[str, object]
+    first: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +75,58 @@ class JobStore:
 
         Raises ReferenceNotFound, ConcurrentLimit, QueueFull or QuotaExceeded; then nothing is written.
         """
+        return await self._db.writer.run(
+            lambda connection: self._enqueue(connection, agent, job_id, request, request_id)
+        )
 
-        def work(connection: Connection) -> tuple[Job, int]:
-            images = self._resolve_images(connection, agent, request.reference_names)
-            self._check_limits(connection, agent)
-            self._insert(connection, agent, job_id, request, request_id, images)
-            job = to_job(self._db.statements.get_job(connection, id=job_id))
-            return job, self._db.statements.queue_position(connection, **_position_arguments(job))[0]
+    def _enqueue(
+        self, connection: Connection, agent: Agent, job_id: str, request: AcceptedRequest, request_id: str
+    ) -> tuple[Job, int]:
+        images = self._resolve_images(connection, agent, request.reference_names)
+        self._check_limits(connection, agent)
+        self._insert(connection, agent, job_id, request, request_id, images)
+        job = to_job(self._db.statements.get_job(connection, id=job_id))
+        return job, self._db.statements.queue_position(connection, **_position_arguments(job))[0]
+
+    async def enqueue_once(
+        self, agent: Agent, job_id: str, request: AcceptedRequest, request_id: str, submission: Submission
+    ) -> Replay:
+        """Like `enqueue`, unless this submission was accepted before: then its first answer.
+
+        Raises IdempotencyConflict when the key came with another body, and what `enqueue` raises.
+        """
+
+        def work(connection: Connection) -> Replay:
+            now_us = self._db.clock.wall_us()
+            row = self._db.statements.find_replay(
+                connection, agent_id=agent.id, idempotency_key=submission.key, now_us=now_us
+            )
+            if row is not None:
+                return _replay(row, submission)
+            job, position = self._enqueue(connection, agent, job_id, request, request_id)
+            answer = submission.render(job, position)
+            self._db.statements.put_replay(
+                connection,
+                agent_id=agent.id,
+                idempotency_key=submission.key,
+                body_sha256=submission.body_sha256,
+                answer=json.dumps(answer),
+                now_us=now_us,
+                expires_at_us=now_us + REPLAY_RETENTION_US,
+            )
+            return Replay(answer, first=True)
 
         return await self._db.writer.run(work)
+
+    async def find_replay(self, agent: Agent, submission: Submission) -> Replay | None:
+        """The first answer to this submission, or None. Raises IdempotencyConflict."""
+        row = await self._db.reader.one(
+            self._db.statements.find_replay.sql,
+            agent_id=agent.id,
+            idempotency_key=submission.key,
+            now_us=self._db.clock.wall_us(),
+        )
+        return None if row is None else _replay(row, submission)
 
     async def find(self, agent: Agent, job_id: str) -> Job | None:
         """The agent's live job, or None."""
@@ -197,6 +260,14 @@ class JobStore:
 def render_progress(step: int, steps: int) -> dict[str, float]:
     """How far a run is: steps done, steps in all, and the share."""
     return {"step": step, "steps": steps, "fraction": round(step / steps, 4)}
+
+
+def _replay(row: Row, submission: Submission) -> Replay:
+    if row["body_sha256"] != submission.body_sha256:
+        raise IdempotencyConflict(
+            "This Idempotency-Key was used for another body in the last 24 hours. Use a new key for a new request."
+        )
+    return Replay(json.loads(row["answer"]), first=False)
 
 
 def _parse_name(agent: Agent, name: str) -> tuple[str, str]:

@@ -45,7 +45,6 @@ def alembic_connection(database: Path) -> Iterator[sqlalchemy.Connection]:
     """A SQLAlchemy connection whose transactions are IMMEDIATE: all migrations happen or none does."""
     database.touch(mode=0o600)
     raw = open_writer(database)
-    raw.execute("PRAGMA journal_mode=WAL")
     raw.execute("PRAGMA foreign_keys=OFF")
     engine = sqlalchemy.create_engine("sqlite://", module=dbapi2, creator=lambda: raw)
     sqlalchemy.event.listen(engine, "begin", lambda _: raw.execute("BEGIN IMMEDIATE"))

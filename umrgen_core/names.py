@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import uuid
 
@@ -9,6 +10,11 @@ SECRET_DIGITS = 24
 """Random digits in a public file name: the name is the secret of its URL."""
 
 JOB_PREFIX = "ext_"
+
+
+def new_process_id() -> str:
+    """Names one run of one process among all that ever opened the store."""
+    return f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
 
 
 def new_job_id() -> str:

@@ -45,6 +45,7 @@ def assert_safe_sqlite() -> None:
 def open_writer(database: Path) -> Connection:
     """The one connection of a process that writes. Durable at each commit; autocommit, explicit BEGIN."""
     connection = _connect(database)
+    connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA wal_autocheckpoint=4000")

@@ -75,6 +75,7 @@ class Writer:
         self._waiting: deque[_Item] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self._refusal: str | None = None
         self._connection: Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = threading.Thread(target=self._serve, name="store-writer", daemon=True)
@@ -83,6 +84,10 @@ class Writer:
         """Start the thread; answers go to the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
+
+    def refuse(self, message: str | None) -> None:
+        """Answer every write with Unavailable and this message; None takes writes again."""
+        self._refusal = message
 
     async def close(self) -> None:
         """Finish what waits, then end the thread (which is left behind if another process blocks it)."""
@@ -97,6 +102,8 @@ class Writer:
         Raises what `work` raises (its changes are undone), or Unavailable when the store cannot be
         written in time or the commit fails; the message says whether the outcome is known.
         """
+        if self._refusal is not None:
+            raise Unavailable(self._refusal)
         item = _Item(work, asyncio.get_running_loop().create_future())
         with self._wake:
             if self._closing:

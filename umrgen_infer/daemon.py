@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,10 +13,12 @@ from umrgen_core.claim_store import ClaimStore
 from umrgen_core.clock import Clock
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
+from umrgen_core.disk import DiskGuard
 from umrgen_core.errors import Unavailable
 from umrgen_core.files import FileStore
 from umrgen_core.jobs import Claim
 from umrgen_core.logs import get_logger
+from umrgen_core.names import new_process_id
 from umrgen_core.wakeup import Listener, Wakeup
 from umrgen_core.worker_store import WorkerState, WorkerStore
 from umrgen_infer.lease import StopReason
@@ -39,11 +40,13 @@ class Daemon:
     def __init__(self, settings: Settings, clock: Clock, database: Database, load_painter: LoadPainter) -> None:
         self._settings = settings
         self._clock = clock
+        self._database = database
+        self._disk = DiskGuard(settings.storage)
         self._claims = ClaimStore(database, settings)
         self._workers = WorkerStore(database)
         self._files = FileStore(settings.storage.data_dir)
         self._load_painter = load_painter
-        self._id = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self._id = new_process_id()
         self._wakeup = Wakeup(settings.storage.data_dir, Listener.INFER, self._id)
         self._hint = asyncio.Event()
         self._stop = asyncio.Event()
@@ -60,6 +63,7 @@ class Daemon:
 
     async def serve(self) -> int:
         """Serve until stopped or until the process must be replaced; the exit status."""
+        await self._database.integrity.wait()
         await asyncio.to_thread(self._files.prepare)
         await self._claims.adopt_queue()
         self._wakeup.listen(self._on_hint)
@@ -106,6 +110,9 @@ class Daemon:
 
     async def _claim(self) -> Claim | None:
         self._hint.clear()
+        if await asyncio.to_thread(self._disk.is_low):
+            LOG.warning("claim_delayed", error="the disk is nearly full")
+            return None
         try:
             return await self._claims.claim_next(self._settings.default_model, self._id)
         except Unavailable as error:

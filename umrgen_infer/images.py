@@ -80,6 +80,14 @@ def _edge_colour(image: Image.Image) -> tuple[int, int, int]:
     return int(red), int(green), int(blue)
 
 
+def require_picture(image: object, width: int, height: int) -> Image.Image:
+    """What a pipeline returned, as RGB. Raises RunError unless it is a picture of just this size."""
+    if isinstance(image, Image.Image) and image.size == (width, height):
+        return image.convert("RGB")
+    what = f"{type(image).__name__} of size {getattr(image, 'size', None)}"
+    raise RunError(ErrorCode.MODEL_ERROR, f"The model returned {what} instead of {width}x{height}.", retryable=True)
+
+
 def fit_picture(image: Image.Image, width: int, height: int, profile: ModelProfile) -> Image.Image:
     """Exactly the requested size: resized from a native square, cropped centrally from a larger one."""
     if image.size == (width, height):

@@ -30,7 +30,10 @@ class Commission:
 
 @dataclass(frozen=True, slots=True)
 class Painting:
-    """A finished picture (RGB) and the seconds its stages took: encode, denoise, decode."""
+    """A picture as the pipeline returned it, not yet to be trusted.
+
+    `timings` are the seconds that its stages took: encode, denoise, decode.
+    """
 
     image: Image.Image
     timings: Mapping[str, float]

@@ -20,9 +20,9 @@ from umrgen_core.files import FileStore, Shelf
 from umrgen_core.jobs import Claim, ErrorCode
 from umrgen_core.logs import get_logger
 from umrgen_core.names import new_output_filename, output_disk_name
-from umrgen_infer.images import encode_png, fit_picture, load_references
+from umrgen_infer.images import encode_png, fit_picture, load_references, require_picture
 from umrgen_infer.lease import Lease, RunStopped, StopReason
-from umrgen_infer.painter import Commission, DeviceLost, Painter, Painting
+from umrgen_infer.painter import Commission, DeviceLost, Painter
 
 LOG = get_logger("run")
 SETTLE_ATTEMPTS = 5
@@ -110,9 +110,9 @@ class Run:
 
     async def _try(self) -> Outcome:
         try:
-            painting = await self._paint()
+            image = await self._paint()
             self.painted.set()
-            return await self._publish(painting)
+            return await self._publish(image)
         except RunStopped as stopped:
             return await self._end_stopped(stopped.reason)
         except StaleClaim:
@@ -123,6 +123,9 @@ class Run:
             error = f"The run passed its deadline of {self._shop.settings.jobs.deadline_s:g} s."
             await self._fail(ErrorCode.TIMEOUT, error, retryable=True)
             return Outcome.TIMED_OUT
+        except OSError:
+            LOG.exception("picture_not_saved", job_id=self._claim.job_id)
+            return await self._release()
         except RunError as failure:
             return await self._fail(failure.error_code, failure.message, failure.retryable)
         except DeviceLost:
@@ -135,7 +138,7 @@ class Run:
                 ErrorCode.MODEL_ERROR, f"The model failed ({type(error).__name__}).", retryable=True
             )
 
-    async def _paint(self) -> Painting:
+    async def _paint(self) -> Image.Image:
         loop, job = asyncio.get_running_loop(), self._claim.job
         async with asyncio.timeout(self._shop.settings.jobs.deadline_s):
             began = time.perf_counter()
@@ -149,12 +152,12 @@ class Run:
                 self._shop.painting_thread, self._shop.painter.paint, commission, self.lease.on_step
             )
         self._timings |= painting.timings
-        return painting
+        return require_picture(painting.image, size.width, size.height)
 
-    async def _publish(self, painting: Painting) -> Outcome:
+    async def _publish(self, image: Image.Image) -> Outcome:
         loop, job = asyncio.get_running_loop(), self._claim.job
         began = time.perf_counter()
-        output = await loop.run_in_executor(self._shop.image_threads, self._save, painting.image)
+        output = await loop.run_in_executor(self._shop.image_threads, self._save, image)
         self._timings["save"] = time.perf_counter() - began
         timings = self._final_timings()
         run_s = timings["total"] - timings["queued"]
@@ -223,6 +226,14 @@ class Run:
     async def _give_back(self) -> Outcome:
         try:
             await self._settle(lambda: self._shop.claims.give_back(self._claim))
+        except StaleClaim:
+            return await self._acknowledge_cancel()
+        return Outcome.GIVEN_BACK
+
+    async def _release(self) -> Outcome:
+        """The disk refused the picture: another attempt may find room, but each counts."""
+        try:
+            await self._settle(lambda: self._shop.claims.release(self._claim))
         except StaleClaim:
             return await self._acknowledge_cancel()
         return Outcome.GIVEN_BACK

@@ -26,6 +26,7 @@ class Stack:
         self.data_dir = data_dir
         self.environment = {
             "UMRGEN_STORAGE__DATA_DIR": str(data_dir),
+            "UMRGEN_STORAGE__BALLAST_BYTES": "0",
             "UMRGEN_API__PORT": "0",
             "UMRGEN_LIMITS__READS_PER_MINUTE": "1000000",
             **environment,

@@ -13,7 +13,9 @@ from umrgen_api.services import services_of
 from umrgen_core.errors import Forbidden, NotFound
 from umrgen_core.files import Shelf
 from umrgen_core.jobs import Output, Reference
+from umrgen_core.logs import get_logger
 
+LOG = get_logger("files")
 _CONTENT_TYPES = {"jpeg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
 
@@ -51,9 +53,10 @@ async def _serve(
     missing = NotFound("There is no such file; it may have expired.")
     if record is None or record.session_id != request.match_info["session_id"]:
         raise missing
-    path = services.files.path(shelf, record.disk_name)
-    if not await asyncio.to_thread(path.is_file):
+    if not await asyncio.to_thread(services.verified.is_whole, shelf, record.disk_name, record.sha256):
+        LOG.error("file_damaged", shelf=shelf.value, disk_name=record.disk_name)
         raise missing
+    path = services.files.path(shelf, record.disk_name)
     rest_s = max(0, (record.expires_at_us - services.clock.wall_us()) // 1_000_000)
     return _file_response(path, record, image_format, rest_s)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from umrgen_api.errors import json_response
 from umrgen_api.services import Services, services_of
 from umrgen_core.errors import Unavailable
+from umrgen_core.integrity import IntegrityState
 from umrgen_core.schema import SCHEMA_VERSION
 from umrgen_core.worker_store import WorkerState
 
@@ -38,6 +41,11 @@ async def find_reasons(services: Services) -> list[str]:
         workers = await services.workers.list_all()
     except Unavailable:
         return ["the store does not answer"]
+    integrity = services.database.integrity.state
+    if integrity is not IntegrityState.GOOD:
+        return [f"the store is {integrity.value}"]
+    if await asyncio.to_thread(services.disk.is_low):
+        return ["the disk is nearly full"]
     silent_s = services.settings.jobs.heartbeat_s * MISSED_HEARTBEATS
     seen = [w for w in workers if w.age_s is not None and w.age_s <= silent_s]
     if any(worker.state is WorkerState.READY for worker in seen):

@@ -25,6 +25,7 @@ from umrgen_core.reference_store import NewReference
 async def upload_reference(request: web.Request) -> web.Response:
     """Keep an image to generate with."""
     services, agent = services_of(request), agent_of(request)
+    await asyncio.to_thread(services.disk.require_room)
     with ExitStack() as stack:
         source, source_path = stack.enter_context(services.files.incoming())
         upload = await receive_upload(request, source)
@@ -55,7 +56,10 @@ async def upload_reference(request: web.Request) -> web.Response:
 async def _find_kept(services: Services, agent: Agent, upload: Upload) -> Reference | None:
     """The same bytes from the same agent, renewed, if their file is still there."""
     earlier = await services.references.find_upload(agent.id, upload.sha256)
-    if earlier is None or not await asyncio.to_thread(services.files.exists, Shelf.REFERENCES, earlier.disk_name):
+    if earlier is None:
+        return None
+    whole = services.verified.is_whole
+    if not await asyncio.to_thread(whole, Shelf.REFERENCES, earlier.disk_name, earlier.sha256):
         return None
     return await services.references.renew(earlier)
 
@@ -77,7 +81,7 @@ async def list_references(request: web.Request) -> web.Response:
     return json_response({"success": True, "references": [render_reference(r) for r in references]})
 
 
-@needs(Scope.UPLOAD, Rate.WRITE)
+@needs(Scope.UPLOAD, Rate.READ)
 async def delete_reference(request: web.Request) -> web.Response:
     """Delete one that no queued or running job names."""
     services, filename = services_of(request), request.match_info["filename"]

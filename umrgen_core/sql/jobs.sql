@@ -109,3 +109,39 @@ ON CONFLICT (model, width, height, steps, reference_count) DO UPDATE SET
 -- The picture behind a public name.
 SELECT o.*, a.session_id FROM outputs AS o INNER JOIN agents AS a ON a.id = o.agent_id
 WHERE o.filename = :filename;
+
+-- name: find_replay(agent_id, idempotency_key, now_us)^
+-- The first answer to a request of this key, while it is kept.
+SELECT body_sha256, answer FROM replays
+WHERE agent_id = :agent_id AND idempotency_key = :idempotency_key AND expires_at_us > :now_us;
+
+-- name: put_replay(agent_id, idempotency_key, body_sha256, answer, now_us, expires_at_us)!
+-- Takes the place of one that has expired.
+INSERT INTO replays (agent_id, idempotency_key, body_sha256, answer, created_at_us, expires_at_us)
+VALUES (:agent_id, :idempotency_key, :body_sha256, :answer, :now_us, :expires_at_us)
+ON CONFLICT (agent_id, idempotency_key) DO UPDATE SET
+    body_sha256 = excluded.body_sha256, answer = excluded.answer,
+    created_at_us = excluded.created_at_us, expires_at_us = excluded.expires_at_us
+WHERE replays.expires_at_us <= excluded.created_at_us;
+
+-- name: cancel_queued(id, now_us, expires_at_us)^
+UPDATE jobs SET state = 'cancelled', finished_at_us = :now_us, expires_at_us = :expires_at_us
+WHERE id = :id AND state = 'queued'
+RETURNING id;
+
+-- name: request_cancel(id, now_us)^
+-- From here on the job cannot complete; its worker ends it before the next step.
+UPDATE jobs SET cancel_requested_at_us = coalesce(cancel_requested_at_us, :now_us)
+WHERE id = :id AND state = 'running'
+RETURNING id;
+
+-- name: is_output_pinned(id)^
+SELECT EXISTS (SELECT 1 FROM job_references WHERE output_id = :id);
+
+-- name: delete_ended_job(id)^
+-- Its events go with it.
+DELETE FROM jobs WHERE id = :id AND state IN ('completed', 'failed', 'cancelled')
+RETURNING output_id;
+
+-- name: delete_output(id)^
+DELETE FROM outputs WHERE id = :id RETURNING disk_name;

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from PIL import Image
 
 from umrgen_core.errors import RunError
 from umrgen_core.jobs import ErrorCode
@@ -46,7 +45,7 @@ class DiffusersPainter:
             # Only here, outside the except block, do the traceback's tensors let go of their memory.
             self._free_memory()
             raise failure
-        return Painting(_checked(result.images[0], commission), stages.timings())
+        return Painting(result.images[0], stages.timings())
 
     def _arguments(self, commission: Commission) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -123,15 +122,3 @@ def _after(call: Callable[..., Any], then: Callable[[], None]) -> Callable[..., 
         return result
 
     return wrapped
-
-
-def _checked(image: Any, commission: Commission) -> Image.Image:
-    expected = (commission.width, commission.height)
-    if not isinstance(image, Image.Image) or image.size != expected:
-        size = getattr(image, "size", None)
-        raise RunError(
-            ErrorCode.MODEL_ERROR,
-            f"The model returned {type(image).__name__} {size} instead of {expected}.",
-            retryable=True,
-        )
-    return image.convert("RGB")

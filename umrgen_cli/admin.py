@@ -1,0 +1,64 @@
+"""`umrgen-admin`: what the owner does on the box."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from umrgen_core.backup import BackupReport, back_up, restore
+from umrgen_core.config import Settings, load_settings
+from umrgen_core.errors import UmrgenError
+from umrgen_core.presence import check_integrity
+from umrgen_core.sqlite import assert_safe_sqlite
+
+
+def main() -> int:
+    """Entry of the console script."""
+    options = _parse()
+    try:
+        assert_safe_sqlite()
+        options.command(load_settings(options.config), options)
+    except (UmrgenError, OSError) as error:
+        print(f"umrgen-admin: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="umrgen-admin", description="What the owner of the box does.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--config", type=Path, default=Path("config.toml"), help="default: config.toml")
+    one = commands.add_parser("backup", parents=[shared], help="copy the store while it is in use")
+    one.add_argument("folder", type=Path, help="a folder that does not exist yet")
+    one.set_defaults(command=_back_up)
+    two = commands.add_parser("restore", parents=[shared], help="put a backup back while both daemons are stopped")
+    two.add_argument("folder", type=Path, help="what backup made")
+    two.set_defaults(command=_restore)
+    three = commands.add_parser("check", parents=[shared], help="read the whole database and say whether it is good")
+    three.set_defaults(command=_check)
+    return parser.parse_args()
+
+
+def _back_up(settings: Settings, options: argparse.Namespace) -> None:
+    _report("backed up to", back_up(settings.storage, options.folder.resolve()))
+
+
+def _restore(settings: Settings, options: argparse.Namespace) -> None:
+    _report("restored to", restore(settings.storage, options.folder.resolve()))
+
+
+def _check(settings: Settings, _: argparse.Namespace) -> None:
+    check_integrity(settings.storage.database)
+    print(f"{settings.storage.database}: good")
+
+
+def _report(done: str, report: BackupReport) -> None:
+    print(f"{done} {report.folder}: the database and {report.files} files ({report.bytes} bytes)")
+    for name in report.missing:
+        print(f"missing on disk, though a row names it: {name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

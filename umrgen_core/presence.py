@@ -1,0 +1,85 @@
+"""Whether the store was left in good order.
+
+Each process keeps a marker in the run directory, locked for as long as it lives and removed when it
+stops cleanly. A marker that nobody holds belongs to a process that was killed, or to a machine that
+lost power: whoever finds one checks the database before anything is written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from umrgen_core.errors import SchemaError
+from umrgen_core.sqlite import SqliteError, open_reader
+
+SUFFIX = ".open"
+
+
+class Presence:
+    """The marker of this process. Descriptors are close-on-exec: a child never keeps it alive."""
+
+    def __init__(self, data_dir: Path, process_id: str) -> None:
+        self._folder = data_dir / "run"
+        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._path = self._folder / f"{process_id}{SUFFIX}"
+        self._fd = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def list_abandoned(self) -> list[Path]:
+        """Markers of processes that ended without removing them."""
+        return [path for path in self._folder.glob(f"*{SUFFIX}") if path != self._path and not is_held(path)]
+
+    def forget(self, markers: list[Path]) -> None:
+        """Remove markers once the database has been checked."""
+        for path in markers:
+            path.unlink(missing_ok=True)
+
+    def withdraw(self) -> None:
+        """Stop in good order."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._fd)
+
+
+def is_held(marker: Path) -> bool:
+    """Whether a living process holds the marker."""
+    with suppress(FileNotFoundError):
+        fd = os.open(marker, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(fd)
+    return False
+
+
+def list_living(data_dir: Path) -> list[Path]:
+    """Markers of the processes that have the store open now."""
+    return [path for path in (data_dir / "run").glob(f"*{SUFFIX}") if is_held(path)]
+
+
+def check_integrity(database: Path) -> None:
+    """Read the whole database. Raises SchemaError with the way out when it is damaged. Blocks."""
+    try:
+        connection = open_reader(database)
+        try:
+            rows = connection.execute("PRAGMA quick_check(5)").fetchall()
+            broken = connection.execute("PRAGMA foreign_key_check").fetchmany(5)
+        finally:
+            connection.close()
+    except SqliteError as error:
+        raise SchemaError(_way_out(database, str(error))) from None
+    if [row[0] for row in rows] != ["ok"]:
+        raise SchemaError(_way_out(database, str(rows[0][0])))
+    if broken:
+        raise SchemaError(_way_out(database, f"a row of {broken[0][0]} names one that does not exist"))
+
+
+def _way_out(database: Path, problem: str) -> str:
+    return (
+        f"{database} is damaged ({problem}). Stop both processes and restore the last backup:"
+        " umrgen-admin restore --config config.toml BACKUP"
+    )
