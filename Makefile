@@ -4,13 +4,13 @@ CONFIG ?= config.toml
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := umrgen_core umrgen_api umrgen_infer umrgen_cli migrations tests
-TYPED := umrgen_core umrgen_api umrgen_infer umrgen_cli
+SOURCES := umrgen_core umrgen_api umrgen_infer umrgen_cli migrations tests benchmarks
+TYPED := umrgen_core umrgen_api umrgen_infer umrgen_cli benchmarks
 
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run api infer migrate test check format lint types clean
+.PHONY: help setup demo run api infer migrate test faults check format lint types clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,11 @@ migrate: $(STAMP) ## bring the database to this version's schema
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest
+
+faults: $(STAMP) ## the whole fault suite, with a table of what was tried and what broke
+	rm -f build/faults.jsonl
+	$(BIN)/python -m pytest tests/faults -m 'faults or not faults' --timeout 3600; status=$$?; \
+	$(BIN)/python -m tests.faults.table; exit $$status
 
 check: $(STAMP) ## format, lint, types and tests, as CI runs them
 	$(BIN)/ruff format --check $(SOURCES)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import io
+import shutil
+import tempfile
 import tomllib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -20,6 +24,7 @@ from umrgen_core.database import Database, open_database
 from umrgen_core.job_store import JobStore
 from umrgen_core.keys import mint_key
 from umrgen_core.reference_store import ReferenceStore
+from umrgen_core.schema import ensure_store
 
 ROOT = Path(__file__).parents[1]
 DEVELOPMENT_KEY = "z-img-secret-key-2026"
@@ -57,8 +62,21 @@ def clock() -> FakeClock:
     return FakeClock()
 
 
+@functools.cache
+def empty_store() -> Path:
+    """A store as the service creates it, made once: Alembic takes half a second."""
+    folder = Path(tempfile.mkdtemp(prefix="umrgen-empty-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    database = folder / "umrgen.sqlite3"
+    ensure_store(folder, database)
+    return database
+
+
 def make_settings(data_dir: Path, **sections: dict[str, Any]) -> Settings:
-    """The shipped config.toml with some keys changed."""
+    """The shipped config.toml with some keys changed, over an empty store that is there already."""
+    if not data_dir.exists():
+        data_dir.mkdir(parents=True)
+        shutil.copy(empty_store(), data_dir / "umrgen.sqlite3")
     tree = tomllib.loads((ROOT / "config.toml").read_text())
     tree["storage"]["data_dir"] = str(data_dir)
     tree["storage"]["ballast_bytes"] = 0

@@ -16,7 +16,7 @@ from umrgen_core.keys import is_well_formed
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-AGENT = "agent"
+AGENT = web.RequestKey("agent", Agent)
 MAX_KEY_CHARS = 256
 
 
@@ -57,8 +57,7 @@ async def admit(request: web.Request) -> None:
 
 def agent_of(request: web.Request) -> Agent:
     """The agent of an admitted request."""
-    agent: Agent = request[AGENT]
-    return agent
+    return request[AGENT]
 
 
 async def find_agent(request: web.Request) -> Agent | None:

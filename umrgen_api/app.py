@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
+from umrgen_api.access import Handler
 from umrgen_api.middleware import add_headers, answer_errors, guard, identify
 from umrgen_api.rates import RateLimits
 from umrgen_api.routes import files, health, jobs, references
@@ -33,28 +35,36 @@ from umrgen_core.worker_store import WorkerStore
 
 Context = Callable[[web.Application], AsyncIterator[None]]
 
+ROUTES: tuple[tuple[str, str, Handler], ...] = (
+    ("GET", "/healthz", health.get_health),
+    ("GET", "/readyz", health.get_readiness),
+    ("POST", "/api/v1/upload-reference", references.upload_reference),
+    ("GET", "/api/v1/references", references.list_references),
+    ("DELETE", "/api/v1/references/{filename}", references.delete_reference),
+    ("POST", "/api/v1/generate", jobs.generate),
+    ("GET", "/api/v1/status/{job_id}", jobs.get_status),
+    ("DELETE", "/api/v1/jobs/{job_id}", jobs.cancel_job),
+    ("GET", "/references/{session_id}/{filename}", files.get_reference),
+    ("GET", "/outputs/{session_id}/{filename}", files.get_output),
+)
+
 
 def build_app(settings: Settings, clock: Clock) -> web.Application:
     """The web tier over the store of `settings`. Raises ConfigError where it must not listen."""
     refuse_open_development_key(settings)
     app = web.Application(middlewares=[identify, answer_errors, guard], client_max_size=1 << 20)
-    app.add_routes(
-        [
-            web.get("/healthz", health.get_health),
-            web.get("/readyz", health.get_readiness),
-            web.post("/api/v1/upload-reference", references.upload_reference),
-            web.get("/api/v1/references", references.list_references),
-            web.delete("/api/v1/references/{filename}", references.delete_reference),
-            web.post("/api/v1/generate", jobs.generate),
-            web.get("/api/v1/status/{job_id}", jobs.get_status),
-            web.delete("/api/v1/jobs/{job_id}", jobs.cancel_job),
-            web.get("/references/{session_id}/{filename}", files.get_reference),
-            web.get("/outputs/{session_id}/{filename}", files.get_output),
-        ]
-    )
+    for method, path, handler in ROUTES:
+        add = app.router.add_get if method == "GET" else partial(app.router.add_route, method)
+        add(path, handler, expect_handler=meet_expectation)
     app.on_response_prepare.append(add_headers)
     app.cleanup_ctx.append(_services_context(settings, clock))
     return app
+
+
+async def meet_expectation(request: web.Request) -> None:
+    """Ask for the body where the client waits to be asked; every other expectation is left unanswered."""
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
+        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
 def refuse_open_development_key(settings: Settings) -> None:

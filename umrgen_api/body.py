@@ -77,11 +77,12 @@ def parse_json(body: bytes) -> dict[str, Any]:
     except UnicodeEncodeError:
         raise InvalidJson("A string holds half of a surrogate pair; send whole characters.") from None
     except json.JSONDecodeError as error:
-        raise InvalidJson(f"The body is not JSON: {error.msg} at character {error.pos}.") from None
+        problem = error.msg.partition(" (")[0]  # what follows in brackets is advice to Python programmers
+        raise InvalidJson(f"The body is not JSON: {problem} at character {error.pos}.") from None
     except RecursionError:
         raise InvalidJson("The JSON is nested too deeply.") from None
-    except ValueError as error:
-        raise InvalidJson(f"The JSON holds a number that is not taken: {error}") from None
+    except ValueError:
+        raise InvalidJson("The JSON holds NaN, Infinity or a number of thousands of digits.") from None
     if not isinstance(value, dict):
         raise InvalidJson("Send one JSON object: {…}.")
     if _depth(value) > MAX_JSON_DEPTH:

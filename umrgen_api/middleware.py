@@ -10,20 +10,21 @@ import uuid
 import structlog
 from aiohttp import hdrs, web
 
-from umrgen_api.access import Handler, admit
+from umrgen_api.access import AGENT, Handler, admit
 from umrgen_api.errors import INTERNAL, error_response, translate_http_exception
 from umrgen_core.errors import UmrgenError, Unavailable
 from umrgen_core.logs import get_logger
 
 API_PREFIX = "/api/v1"
-REQUEST_ID = "request_id"
+REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_HEADER = "X-Request-ID"
+SERVER_NAME = "umrgen"
 DRAIN_BYTES = 64 << 20
 DRAIN_S = 10.0
 
 LOG = get_logger("http")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_SECURITY_HEADERS = {
+SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -39,11 +40,11 @@ def choose_request_id(request: web.BaseRequest) -> str:
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
     """Signal before any response leaves: id and security headers; the server's name and version never."""
     response.headers[REQUEST_ID_HEADER] = request.get(REQUEST_ID) or choose_request_id(request)
-    for name, value in _SECURITY_HEADERS.items():
+    for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
     if request.path.startswith(API_PREFIX):
         response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
-    response.headers[hdrs.SERVER] = "umrgen"
+    response.headers[hdrs.SERVER] = SERVER_NAME
 
 
 @web.middleware
@@ -59,7 +60,7 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
         return response
     finally:
         resource = request.match_info.route.resource
-        agent = request.get("agent")
+        agent = request.get(AGENT)
         LOG.info(
             "request",
             method=request.method,

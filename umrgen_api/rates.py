@@ -22,6 +22,13 @@ class Rate(StrEnum):
     """Everything else."""
 
 
+class _PerMinute(RateLimitItemPerMinute):
+    """Counted under the agent alone: keys with different limits draw on one budget."""
+
+    def key_for(self, *identifiers: bytes | str | float) -> str:
+        return "/".join(map(str, identifiers))
+
+
 class RateLimits:
     """Counts requests over a sliding minute."""
 
@@ -31,7 +38,7 @@ class RateLimits:
     def take(self, agent: Agent, rate: Rate) -> None:
         """Count one request. Raises RateLimit, with the time to wait, when the minute is used up."""
         per_minute = agent.limits.rate_per_minute if rate is Rate.WRITE else agent.limits.reads_per_minute
-        item = RateLimitItemPerMinute(max(per_minute, 1))
+        item = _PerMinute(max(per_minute, 1))
         if per_minute > 0 and self._limiter.hit(item, rate, str(agent.id)):
             return
         reset_s = self._limiter.get_window_stats(item, rate, str(agent.id)).reset_time - time.time()

@@ -13,6 +13,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from umrgen_core.errors import ConfigError, SafetyViolation
 
@@ -57,7 +60,7 @@ class PromptCheck:
 def fold(text: str) -> str:
     """`text` in the form that the lists are matched in: plain lower-case words, one space between."""
     decomposed = unicodedata.normalize("NFKD", text).casefold()
-    kept = "".join(" " if c in "\n\r\t" else c for c in decomposed if c in "\n\r\t" or _kept(c))
+    kept = "".join(" " if c.isspace() else c for c in decomposed if c.isspace() or _kept(c))
     return _NOT_WORD.sub(" ", kept).strip()
 
 
@@ -66,22 +69,47 @@ def _kept(character: str) -> bool:
 
 
 def load_prompt_check(folder: Path = LISTS_FOLDER) -> PromptCheck:
-    """Read every list in `folder`. Raises ConfigError for one that cannot be used."""
-    return PromptCheck([_load_category(path) for path in sorted(folder.glob("*.toml"))])
+    """Read every list in `folder`. Raises ConfigError for one that cannot be used, and where there is none."""
+    categories = [_load_category(path) for path in sorted(folder.glob("*.toml"))]
+    if not categories:
+        raise ConfigError(f"{folder}: holds no safety list (*.toml)")
+    return PromptCheck(categories)
+
+
+def _require_word(phrase: str) -> str:
+    if not fold(phrase):
+        raise ValueError("a phrase needs a letter or a digit")
+    return phrase
+
+
+Phrase = Annotated[str, AfterValidator(_require_word)]
+Phrases = Annotated[list[Phrase], Field(min_length=1)]
+
+
+class SafetyList(BaseModel):
+    """A file of the folder."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    category: Annotated[str, Field(min_length=1)]
+    words: list[Phrase] = []
+    allow: list[Phrase] = []
+    combinations: list[Annotated[list[Phrases], Field(min_length=1)]] = []
+
+    @model_validator(mode="after")
+    def _blocks_something(self) -> SafetyList:
+        if not self.words and not self.combinations:
+            raise ValueError("it needs words or combinations")
+        return self
 
 
 def _load_category(path: Path) -> Category:
     try:
-        tree = tomllib.loads(path.read_text(encoding="utf-8"))
-        combinations = [tuple(_pattern(words) for words in parts) for parts in tree.get("combinations", [])]
-        return Category(
-            tree["category"],
-            _pattern(tree.get("words", [])),
-            _pattern(tree.get("allow", [])),
-            tuple(tuple(part for part in parts if part) for parts in combinations),
-        )
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, AttributeError, OSError) as error:
-        raise ConfigError(f"{path}: not a safety list ({error!r}); it needs 'category' and 'words'") from None
+        listed = SafetyList.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, OSError) as error:  # pydantic, tomllib and the codec raise kinds of ValueError
+        raise ConfigError(f"{path}: not a safety list ({error})") from None
+    combinations = tuple(tuple(filter(None, map(_pattern, parts))) for parts in listed.combinations)
+    return Category(listed.category, _pattern(listed.words), _pattern(listed.allow), combinations)
 
 
 def _pattern(phrases: Iterable[str]) -> re.Pattern[str] | None:

@@ -17,7 +17,7 @@ import socket
 import sys
 from typing import Any, BinaryIO
 
-from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
 from umrgen_api.image_headers import RefusedImage, check_size, read_header
 
@@ -25,6 +25,9 @@ MAX_STORED_PX = 4_000_000
 MAX_OUTPUT_BYTES = 64 << 20
 DESCRIPTORS = 5
 """Standard input, output and error, and the two of the picture: nothing else can be opened."""
+
+PRELOADED = (TiffImagePlugin,)
+"""Pillow loads this at the first EXIF it meets, when nothing more can be opened."""
 
 _PR_SET_PDEATHSIG = 1
 _EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}

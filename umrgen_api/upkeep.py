@@ -15,9 +15,12 @@ from umrgen_core.clock import LeapWatch
 from umrgen_core.errors import SchemaError, Unavailable
 from umrgen_core.files import Shelf
 from umrgen_core.logs import get_logger
+from umrgen_core.schema import SCHEMA_VERSION
 from umrgen_core.wakeup import Listener
+from umrgen_core.writer import SCHEMA_CHANGED
 
 RECOVERY_INTERVAL_S = 1.0
+SCHEMA_INTERVAL_S = 1.0
 EXPIRY_INTERVAL_S = 5.0
 ORPHAN_INTERVAL_S = 5.0
 DISK_INTERVAL_S = 1.0
@@ -46,6 +49,7 @@ class Upkeep:
             await prepared
         scrub_s = self._services.settings.storage.scrub_interval_s
         rounds: list[tuple[Callable[[], Awaitable[None]], float]] = [
+            (self.watch_schema, SCHEMA_INTERVAL_S),
             (self.recover, RECOVERY_INTERVAL_S),
             (self.expire, EXPIRY_INTERVAL_S),
             (self._orphans.sweep, ORPHAN_INTERVAL_S),
@@ -70,6 +74,11 @@ class Upkeep:
             await asyncio.Event().wait()
         await services.agents.set_development_key(services.settings.auth.development_key)
         await services.claims.adopt_queue()
+
+    async def watch_schema(self) -> None:
+        """Refuse reads while the schema is not ours; the writer looks for itself at each transaction."""
+        ours = await self._services.database.reader.read_version() == SCHEMA_VERSION
+        self._services.database.reader.refuse(None if ours else SCHEMA_CHANGED)
 
     async def recover(self) -> None:
         """End or requeue what lost its worker, whether or not any worker lives."""

@@ -112,7 +112,7 @@ class ClaimStore:
         statements, job = self._db.statements, claim.job
         now_us = self._db.clock.wall_us()
         expires_at_us = now_us + self._retention_us
-        output_id = statements.insert_output(
+        inserted = statements.insert_output(
             connection,
             agent_id=job.agent_id,
             filename=output.filename,
@@ -123,7 +123,8 @@ class ClaimStore:
             sha256=output.sha256,
             now_us=now_us,
             expires_at_us=expires_at_us,
-        )["id"]
+        )
+        output_id = _held(inserted, claim)["id"]  # nothing is inserted where an earlier try has done it all
         row = statements.complete(
             connection,
             id=job.id,

@@ -134,7 +134,7 @@ class LogSettings(Section):
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     file_bytes: Bytes = 10_000_000
-    files: Annotated[int, Field(ge=1, le=1000)] = 5
+    files: Annotated[int, Field(ge=2, le=1000)] = 5
 
 
 class Settings(BaseSettings):

@@ -86,7 +86,8 @@ class JobStore:
         self._check_limits(connection, agent)
         self._insert(connection, agent, job_id, request, request_id, images)
         job = to_job(self._db.statements.get_job(connection, id=job_id))
-        return job, self._db.statements.queue_position(connection, **_position_arguments(job))[0]
+        counted: int = self._db.statements.queue_position(connection, **_position_arguments(job))[0]
+        return job, min(counted, MOST_POSITION)
 
     async def enqueue_once(
         self, agent: Agent, job_id: str, request: AcceptedRequest, request_id: str, submission: Submission

@@ -33,6 +33,7 @@ def set_up_logs(settings: LogSettings, data_dir: Path, process: str) -> None:
     handlers: list[logging.Handler] = [_stream_handler(readable)]
     if settings.file_bytes:
         path = log_path(data_dir, process)
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handlers.append(
             logging.handlers.RotatingFileHandler(

@@ -15,12 +15,14 @@ import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from pysqlite3 import dbapi2
+from sqlalchemy.exc import SQLAlchemyError
 
 from umrgen_core.config import load_settings
-from umrgen_core.errors import UmrgenError
+from umrgen_core.errors import SchemaError, UmrgenError
 from umrgen_core.lock import StoreLock
-from umrgen_core.schema import find_version
+from umrgen_core.schema import check_version, find_version, refuse_foreign
 from umrgen_core.sqlite import assert_safe_sqlite, open_writer
 
 MIGRATIONS = Path(__file__).resolve().parents[1] / "migrations"
@@ -56,8 +58,19 @@ def alembic_connection(database: Path) -> Iterator[sqlalchemy.Connection]:
 
 
 def migrate(database: Path) -> int:
-    """Upgrade `database` to the newest schema and return its version. The caller holds the store's lock."""
-    command.upgrade(alembic_config(database), "head")
+    """Upgrade `database` to the newest schema and return its version. The caller holds the store's lock.
+
+    Raises SchemaError for a store that is newer, another program's, or cannot be upgraded; it is left as it is.
+    """
+    version = find_version(database)
+    if version == 0:
+        refuse_foreign(database)
+    elif version > head_version():
+        check_version(version, database)
+    try:
+        command.upgrade(alembic_config(database), "head")
+    except (CommandError, SQLAlchemyError) as error:
+        raise SchemaError(f"{database} could not be upgraded: {error}") from None
     return find_version(database)
 
 

@@ -25,8 +25,10 @@ class Presence:
         self._folder = data_dir / "run"
         self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._path = self._folder / f"{process_id}{SUFFIX}"
-        self._fd = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        unseen = self._folder / f"{process_id}.new"
+        self._fd = os.open(unseen, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unseen.rename(self._path)  # only now can others look at it, and they find it locked
 
     def list_abandoned(self) -> list[Path]:
         """Markers of processes that ended without removing them."""

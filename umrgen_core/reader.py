@@ -10,7 +10,10 @@ from pathlib import Path
 import aiosqlite
 
 from umrgen_core.errors import Unavailable
+from umrgen_core.logs import get_logger
 from umrgen_core.sqlite import Row, SqliteError, open_reader
+
+LOG = get_logger("store")
 
 
 class Reader:
@@ -18,6 +21,7 @@ class Reader:
 
     def __init__(self, database: Path) -> None:
         self._connection = aiosqlite.Connection(lambda: open_reader(database), iter_chunk_size=64)
+        self._refusal: str | None = None
 
     async def open(self) -> None:
         """Open the connection."""
@@ -29,10 +33,25 @@ class Reader:
 
     async def all(self, sql: str, /, **parameters: object) -> list[Row]:
         """Every row. Raises Unavailable when the store cannot be read."""
+        if self._refusal is not None:
+            raise Unavailable(self._refusal)
         try:
             return list(await self._connection.execute_fetchall(sql, parameters))
         except (SqliteError, ValueError) as error:  # ValueError: the connection is closed
-            raise Unavailable(f"The store cannot be read now ({error}). Try again shortly.") from None
+            LOG.error("store_read_failed", reason=str(error))  # noqa: TRY400 - an answer, not a bug
+            raise Unavailable("The store cannot be read now. Try again shortly.") from None
+
+    async def read_version(self) -> int:
+        """The schema's version, also while reads are refused; 0 when it cannot be told."""
+        try:
+            rows = list(await self._connection.execute_fetchall("PRAGMA user_version"))
+        except (SqliteError, ValueError):
+            return 0
+        return int(rows[0][0])
+
+    def refuse(self, message: str | None) -> None:
+        """Answer every read with Unavailable and this message; None reads again."""
+        self._refusal = message
 
     async def one(self, sql: str, /, **parameters: object) -> Row | None:
         """The first row, or None."""

@@ -73,18 +73,19 @@ class ReferenceStore:
 
         return await self._db.writer.run(work)
 
-    async def put(self, agent: Agent, new: NewReference) -> Reference:
-        """Keep `new`, or give the row of the same bytes its file. The returned row says which won.
+    async def put(self, agent: Agent, new: NewReference, lost: str | None = None) -> Reference:
+        """Keep `new`, unless a row of the same bytes is there, and return the row that stands.
 
-        When the returned disk_name is not new's, new's file is not needed. Raises QuotaExceeded.
+        That row gets new's file only when the one it names is `lost`; when the returned disk_name is not
+        new's, new's file is not needed. Raises QuotaExceeded.
         """
 
         def work(connection: Connection) -> Reference:
-            return self._put(connection, agent, new)
+            return self._put(connection, agent, new, lost)
 
         return await self._db.writer.run(work)
 
-    def _put(self, connection: Connection, agent: Agent, new: NewReference) -> Reference:
+    def _put(self, connection: Connection, agent: Agent, new: NewReference, lost: str | None) -> Reference:
         statements = self._db.statements
         now_us = self._db.clock.wall_us()
         expires_at_us = now_us + self._retention_us
@@ -95,6 +96,8 @@ class ReferenceStore:
             statements.insert_reference(
                 connection, agent_id=agent.id, now_us=now_us, expires_at_us=expires_at_us, **values
             )
+        elif earlier["disk_name"] != lost:
+            statements.renew_reference(connection, id=earlier["id"], expires_at_us=expires_at_us)
         else:
             statements.replace_file(
                 connection,

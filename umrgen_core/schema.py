@@ -50,10 +50,24 @@ def ensure_store(data_dir: Path, database: Path) -> None:
         try:
             with lock.held():
                 if find_version(database) == 0:
+                    refuse_foreign(database)
                     _create(database)
         finally:
             lock.close()
     check_version(find_version(database), database)
+
+
+def refuse_foreign(database: Path) -> None:
+    """Raise SchemaError when `database` holds another program's tables."""
+    if not database.exists() or database.stat().st_size == 0:
+        return
+    connection = open_reader(database)
+    try:
+        row = connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone()
+    finally:
+        connection.close()
+    if row is not None:
+        raise SchemaError(f"{database} is not UMRGEN's (it holds {row[0]!r}); name another [storage] data_dir")
 
 
 def check_version(version: int, database: Path) -> None:

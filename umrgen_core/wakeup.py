@@ -31,6 +31,7 @@ class Wakeup:
 
     def __init__(self, data_dir: Path, kind: Listener, process_id: str) -> None:
         folder = data_dir / "run"
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder_fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._name = f"{kind}-{process_id}.sock"

@@ -25,6 +25,8 @@ LOG = get_logger("store")
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
+SCHEMA_CHANGED = "The store is being upgraded. Try again when the service has been restarted."
+
 MAX_BATCH = 256
 """Items in one transaction: bounds how long the lock is held."""
 
@@ -148,9 +150,9 @@ class Writer:
                 _run_item(connection, item)
             connection.execute("COMMIT")
         except SchemaError as error:
-            self._fail(batch, f"The store's schema has changed: {error.message}")
+            self._fail(batch, SCHEMA_CHANGED, error.message)
         except SqliteError as error:
-            self._fail(batch, f"The store cannot take writes now ({error}). Try again shortly.")
+            self._fail(batch, "The store cannot take writes now. Try again shortly.", str(error))
 
     def _begin(self) -> Connection:
         if self._connection is None:
@@ -159,8 +161,8 @@ class Writer:
         check_version(read_version(self._connection), self._database)
         return self._connection
 
-    def _fail(self, batch: list[_Item], message: str) -> None:
-        LOG.error("store_write_failed", items=len(batch), error=message)
+    def _fail(self, batch: list[_Item], message: str, reason: str) -> None:
+        LOG.error("store_write_failed", items=len(batch), reason=reason)
         # After a failed statement or commit the connection's state is not worth guessing.
         self._drop_connection()
         for item in batch:

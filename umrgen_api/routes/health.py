@@ -34,8 +34,7 @@ async def get_readiness(request: web.Request) -> web.Response:
 async def find_reasons(services: Services) -> list[str]:
     """Why jobs would not be run now; empty when they would."""
     try:
-        row = await services.database.reader.one("PRAGMA user_version")
-        version = 0 if row is None else row[0]
+        version = await services.database.reader.read_version()
         if version != SCHEMA_VERSION:
             return [f"the store has schema version {version}, {SCHEMA_VERSION} is needed"]
         workers = await services.workers.list_all()

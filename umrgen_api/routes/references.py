@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack
+from pathlib import Path
 
 from aiohttp import web
 
@@ -29,48 +30,52 @@ async def upload_reference(request: web.Request) -> web.Response:
     with ExitStack() as stack:
         source, source_path = stack.enter_context(services.files.incoming())
         upload = await receive_upload(request, source)
-        reference = await _find_kept(services, agent, upload)
-        if reference is None:
-            _, clean_path = stack.enter_context(services.files.incoming())
-            image = await services.sanitiser.sanitise(source_path, clean_path)
-            disk_name = new_disk_name(image.extension)
-            published = await asyncio.to_thread(services.files.publish, Shelf.REFERENCES, disk_name, clean_path)
-            new = NewReference(
-                filename=new_reference_filename(services.clock.wall_us(), image.extension),
-                disk_name=disk_name,
-                format=image.format,
-                width=image.width,
-                height=image.height,
-                bytes=published.bytes,
-                sha256=published.sha256,
-                source_sha256=upload.sha256,
-                source_width=image.source_width,
-                source_height=image.source_height,
-                source_bytes=upload.bytes,
-                source_format=image.format,
-            )
-            reference = await _keep(services, agent, new)
+        earlier = await services.references.find_upload(agent.id, upload.sha256)
+        if earlier is not None and await _is_kept(services, earlier):
+            reference = await services.references.renew(earlier)
+            if reference is not None:
+                return json_response({"success": True, **render_reference(reference)})
+        new = await _sanitise(services, stack, source_path, upload)
+    reference = await _keep(services, agent, new, None if earlier is None else earlier.disk_name)
     return json_response({"success": True, **render_reference(reference)})
 
 
-async def _find_kept(services: Services, agent: Agent, upload: Upload) -> Reference | None:
-    """The same bytes from the same agent, renewed, if their file is still there."""
-    earlier = await services.references.find_upload(agent.id, upload.sha256)
-    if earlier is None:
-        return None
-    whole = services.verified.is_whole
-    if not await asyncio.to_thread(whole, Shelf.REFERENCES, earlier.disk_name, earlier.sha256):
-        return None
-    return await services.references.renew(earlier)
+async def _is_kept(services: Services, earlier: Reference) -> bool:
+    """Whether the file of an earlier upload of the same bytes is still there, whole."""
+    return await asyncio.to_thread(services.verified.is_whole, Shelf.REFERENCES, earlier.disk_name, earlier.sha256)
 
 
-async def _keep(services: Services, agent: Agent, new: NewReference) -> Reference:
-    """Give the published file its row; unlink it when that is known to have failed."""
+async def _sanitise(services: Services, stack: ExitStack, source: Path, upload: Upload) -> NewReference:
+    """Publish a clean re-encode of `source`."""
+    _, clean_path = stack.enter_context(services.files.incoming())
+    image = await services.sanitiser.sanitise(source, clean_path)
+    disk_name = new_disk_name(image.extension)
+    published = await asyncio.to_thread(services.files.publish, Shelf.REFERENCES, disk_name, clean_path)
+    return NewReference(
+        filename=new_reference_filename(services.clock.wall_us(), image.extension),
+        disk_name=disk_name,
+        format=image.format,
+        width=image.width,
+        height=image.height,
+        bytes=published.bytes,
+        sha256=published.sha256,
+        source_sha256=upload.sha256,
+        source_width=image.source_width,
+        source_height=image.source_height,
+        source_bytes=upload.bytes,
+        source_format=image.format,
+    )
+
+
+async def _keep(services: Services, agent: Agent, new: NewReference, lost: str | None) -> Reference:
+    """Give the published file its row; unlink it when it is known not to be needed."""
     try:
-        kept = await services.references.put(agent, new)
+        kept = await services.references.put(agent, new, lost)
     except RequestError:
         await asyncio.to_thread(services.files.delete, Shelf.REFERENCES, new.disk_name)
         raise
+    if kept.disk_name != new.disk_name:
+        await asyncio.to_thread(services.files.delete, Shelf.REFERENCES, new.disk_name)
     return kept
 
 

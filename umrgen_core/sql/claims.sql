@@ -60,6 +60,7 @@ RETURNING cancel_requested_at_us;
 -- name: insert_output(agent_id, filename, disk_name, width, height, bytes, sha256, now_us, expires_at_us)^
 INSERT INTO outputs (agent_id, filename, disk_name, width, height, bytes, sha256, created_at_us, expires_at_us)
 VALUES (:agent_id, :filename, :disk_name, :width, :height, :bytes, :sha256, :now_us, :expires_at_us)
+ON CONFLICT (disk_name) DO NOTHING
 RETURNING id;
 
 -- name: complete(id, fence, output_id, timings, now_us, expires_at_us)^
@@ -94,12 +95,9 @@ WHERE id = :id AND state = 'running' AND fence = :fence AND cancel_requested_at_
 RETURNING id;
 
 -- name: list_lost(boot_id, now_boot_ms)
--- Running jobs whose lease is over; a lease of another boot always is.
+-- Running jobs whose lease is over; a lease of another boot always is. Walks the few running rows.
 SELECT id, fence, attempts, cancel_requested_at_us FROM jobs
-WHERE state = 'running' AND lease_until_boot_ms < :now_boot_ms
-UNION
-SELECT id, fence, attempts, cancel_requested_at_us FROM jobs
-WHERE state = 'running' AND lease_boot_id <> :boot_id;
+WHERE state = 'running' AND (lease_until_boot_ms < :now_boot_ms OR lease_boot_id <> :boot_id);
 
 -- name: list_overdue(boot_id, now_boot_ms)
 -- Queued jobs past their time in the queue.

@@ -41,9 +41,7 @@ SELECT count(*) FROM (
 -- name: find_oldest_active(agent_id)^
 SELECT id, state, step, steps, model, width, height, reference_names, started_at_us, created_at_us
 FROM jobs
-WHERE agent_id = :agent_id AND state IN ('queued', 'running')
-ORDER BY seq
-LIMIT 1;
+WHERE seq = (SELECT min(seq) FROM jobs WHERE agent_id = :agent_id AND state IN ('queued', 'running'));
 
 -- name: count_queued(most)^
 -- Queued jobs of everybody, counted no further than `most`.
