@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from umrgen_core.admission import render_progress
 from umrgen_core.clock import format_time
-from umrgen_core.job_store import QueuePlace, render_progress
+from umrgen_core.job_store import QueuePlace
 from umrgen_core.jobs import Job, JobState, Output, Reference
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from umrgen_core.admission import Admission, PinnedImage
 from umrgen_core.agents import Agent
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
-from umrgen_core.errors import ConcurrentLimit, IdempotencyConflict, QueueFull, QuotaExceeded, ReferenceNotFound
-from umrgen_core.jobs import Job, JobState
+from umrgen_core.errors import IdempotencyConflict
+from umrgen_core.jobs import Job
 from umrgen_core.requests import AcceptedRequest
 from umrgen_core.rows import to_job
 from umrgen_core.sqlite import Connection, Row
@@ -22,11 +22,6 @@ MOST_POSITION = 100
 
 REPLAY_RETENTION_US = 24 * 3600 * 1_000_000
 """How long the answer to an Idempotency-Key is kept."""
-
-UNMEASURED_RETRY_S = 2.0
-"""When to ask again before any run has been measured."""
-
-_NAMED_FILE = re.compile(r"(?:[A-Za-z][A-Za-z0-9+.-]*://[^/]*)?/(references|outputs)/([^/?#]+)/([^/?#]+)(?:[?#].*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,20 +50,13 @@ class Replay:
     first: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Image:
-    reference_id: int | None
-    output_id: int | None
-
-
 class JobStore:
     """Rows of `jobs`, from the web tier's side."""
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._db = database
-        self._queued_jobs = settings.limits.queued_jobs
         self._queue_ttl_ms = int(settings.jobs.queue_ttl_s * 1000)
-        self._reference_retention_us = int(settings.storage.reference_retention_s * 1e6)
+        self._admission = Admission(database, settings)
 
     async def enqueue(self, agent: Agent, job_id: str, request: AcceptedRequest, request_id: str) -> tuple[Job, int]:
         """Put a job on disk, its images pinned; the job and its queue position.
@@ -82,8 +70,8 @@ class JobStore:
     def _enqueue(
         self, connection: Connection, agent: Agent, job_id: str, request: AcceptedRequest, request_id: str
     ) -> tuple[Job, int]:
-        images = self._resolve_images(connection, agent, request.reference_names)
-        self._check_limits(connection, agent)
+        images = self._admission.resolve_images(connection, agent, request.reference_names)
+        self._admission.check_limits(connection, agent)
         self._insert(connection, agent, job_id, request, request_id, images)
         job = to_job(self._db.statements.get_job(connection, id=job_id))
         counted: int = self._db.statements.queue_position(connection, **_position_arguments(job))[0]
@@ -151,75 +139,6 @@ class JobStore:
         row = await self._db.reader.one(self._db.statements.find_run_time.sql, **_run_time_arguments(job))
         return None if row is None else row["mean_s"]
 
-    def _resolve_images(self, connection: Connection, agent: Agent, names: Iterable[str]) -> list[_Image]:
-        return [self._resolve_image(connection, agent, name) for name in names]
-
-    def _resolve_image(self, connection: Connection, agent: Agent, name: str) -> _Image:
-        kind, filename = _parse_name(agent, name)
-        statements, now_us = self._db.statements, self._db.clock.wall_us()
-        if kind in ("references", ""):
-            row = statements.find_reference(connection, filename=filename)
-            if _is_live(row, agent, now_us):
-                renewed_us = now_us + self._reference_retention_us
-                statements.renew_reference(connection, id=row["id"], expires_at_us=renewed_us)
-                return _Image(row["id"], None)
-        if kind in ("outputs", ""):
-            row = statements.find_output(connection, filename=filename)
-            if _is_live(row, agent, now_us):
-                return _Image(None, row["id"])
-        raise ReferenceNotFound(name)
-
-    def _check_limits(self, connection: Connection, agent: Agent) -> None:
-        statements, limits = self._db.statements, agent.limits
-        most = limits.concurrent_jobs
-        if statements.count_active(connection, agent_id=agent.id, most=most)[0] >= most:
-            raise self._concurrent_limit(connection, agent)
-        if statements.count_queued(connection, most=self._queued_jobs)[0] >= self._queued_jobs:
-            raise QueueFull(
-                f"The service holds its limit of {self._queued_jobs} queued jobs. Nothing was accepted; try later.",
-                retry_after_s=10,
-            )
-        used: int = statements.get_usage(connection, agent_id=agent.id)["used_output_bytes"]
-        if used >= limits.output_bytes:
-            raise QuotaExceeded(
-                f"Your outputs hold {used} bytes, your limit is {limits.output_bytes}."
-                " They are freed as their jobs expire.",
-                extra={"quota": "output_bytes", "limit": limits.output_bytes, "used": used},
-            )
-
-    def _concurrent_limit(self, connection: Connection, agent: Agent) -> ConcurrentLimit:
-        limit = agent.limits.concurrent_jobs
-        oldest = self._db.statements.find_oldest_active(connection, agent_id=agent.id)
-        if oldest is None:
-            return ConcurrentLimit("Your limit of jobs at a time is 0: ask the owner to raise it.")
-        return ConcurrentLimit(
-            f"You have your limit of {limit} job(s) queued or running. Poll"
-            f" /api/v1/status/{oldest['id']} until it has ended, then submit again.",
-            extra={
-                "job_id": oldest["id"],
-                "state": oldest["state"],
-                "progress": render_progress(oldest["step"], oldest["steps"]),
-                "limit": limit,
-            },
-            retry_after_s=self._expected_rest_s(connection, oldest),
-        )
-
-    def _expected_rest_s(self, connection: Connection, oldest: Row) -> float:
-        measured: float | None = self._db.statements.find_run_time(
-            connection,
-            model=oldest["model"],
-            width=oldest["width"],
-            height=oldest["height"],
-            steps=oldest["steps"],
-            reference_count=len(json.loads(oldest["reference_names"])),
-        )["mean_s"]
-        if measured is None:
-            return UNMEASURED_RETRY_S
-        if oldest["state"] == JobState.QUEUED:
-            return measured
-        elapsed_s: float = (self._db.clock.wall_us() - oldest["started_at_us"]) / 1e6
-        return max(measured - elapsed_s, 0.0)
-
     def _insert(
         self,
         connection: Connection,
@@ -227,7 +146,7 @@ class JobStore:
         job_id: str,
         request: AcceptedRequest,
         request_id: str,
-        images: list[_Image],
+        images: list[PinnedImage],
     ) -> None:
         clock = self._db.clock
         self._db.statements.insert_job(
@@ -258,31 +177,12 @@ class JobStore:
             )
 
 
-def render_progress(step: int, steps: int) -> dict[str, float]:
-    """How far a run is: steps done, steps in all, and the share."""
-    return {"step": step, "steps": steps, "fraction": round(step / steps, 4)}
-
-
 def _replay(row: Row, submission: Submission) -> Replay:
     if row["body_sha256"] != submission.body_sha256:
         raise IdempotencyConflict(
             "This Idempotency-Key was used for another body in the last 24 hours. Use a new key for a new request."
         )
     return Replay(json.loads(row["answer"]), first=False)
-
-
-def _parse_name(agent: Agent, name: str) -> tuple[str, str]:
-    """Kind ("references", "outputs" or "" for a bare name) and file name. Nothing is ever fetched."""
-    if "/" not in name:
-        return "", name
-    match = _NAMED_FILE.fullmatch(name)
-    if match is None or match[2] != agent.session_id:
-        raise ReferenceNotFound(name)
-    return match[1], match[3]
-
-
-def _is_live(row: Row | None, agent: Agent, now_us: int) -> bool:
-    return row is not None and row["agent_id"] == agent.id and row["expires_at_us"] > now_us
 
 
 def _position_arguments(job: Job) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import zlib
 from collections.abc import Mapping
 
-from PIL import Image, ImageStat, PngImagePlugin
+from PIL import Image, ImageOps, PngImagePlugin
 
 from umrgen_core.errors import RunError
 from umrgen_core.files import FileStore, Shelf
@@ -58,26 +58,11 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 def fit_reference(image: Image.Image, profile: ModelProfile) -> Image.Image:
-    """Bring a reference to the model's native square, keeping its proportions; else leave it as it is."""
+    """Bring a reference to the model's native square, whole, padded with white; else leave it as it is."""
     side = profile.native_px
     if side is None or image.size == (side, side):
         return image
-    scale = side / max(image.size)
-    fitted = image.resize(
-        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
-    )
-    ground = Image.new("RGB", (side, side), _edge_colour(fitted))
-    ground.paste(fitted, ((side - fitted.width) // 2, (side - fitted.height) // 2))
-    return ground
-
-
-def _edge_colour(image: Image.Image) -> tuple[int, int, int]:
-    """The median colour of the border: padding that goes on where the picture ends."""
-    mask = Image.new("L", image.size, 255)
-    if min(image.size) > 2:
-        mask.paste(0, (1, 1, image.width - 1, image.height - 1))
-    red, green, blue = ImageStat.Stat(image, mask).median
-    return int(red), int(green), int(blue)
+    return ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color="white")
 
 
 def require_picture(image: object, width: int, height: int) -> Image.Image:
