@@ -5,9 +5,11 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
 from aiohttp import hdrs, web
 
+from umrgen_api.clients import find_prefix
 from umrgen_api.rates import Rate
 from umrgen_api.services import Services, services_of
 from umrgen_core.agents import Agent, Scope
@@ -45,7 +47,7 @@ async def admit(request: web.Request) -> None:
     """
     agent = await find_agent(request)
     if agent is None:
-        raise Unauthorized
+        refuse_stranger(request)
     request[AGENT] = agent
     access: Access | None = getattr(request.match_info.handler, "access", None)
     if access is None:  # no such route or method: told only to those who may be here
@@ -53,6 +55,15 @@ async def admit(request: web.Request) -> None:
     if access.scope not in agent.scopes:
         raise Forbidden(f"Your key lacks the scope '{access.scope}'. Ask the owner for one that has it.")
     services_of(request).rates.take(agent, access.rate)
+
+
+def refuse_stranger(request: web.Request) -> NoReturn:
+    """Answer a request without a valid key, and count it. Raises Unauthorized or RateLimit."""
+    services = services_of(request)
+    settings = services.settings
+    prefix = find_prefix(request, settings.api.trusted_proxies)
+    services.rates.take_failure(prefix, settings.auth.failures_per_minute)
+    raise Unauthorized
 
 
 def agent_of(request: web.Request) -> Agent:

@@ -35,6 +35,16 @@ class RateLimits:
     def __init__(self) -> None:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
 
+    def take_failure(self, prefix: str, per_minute: int) -> None:
+        """Count a refused key from the network `prefix`. Raises RateLimit when there were too many."""
+        if per_minute <= 0 or self._limiter.hit(_PerMinute(per_minute), "failure", prefix):
+            return
+        raise RateLimit(
+            "Too many requests without a valid key came from your network. Wait, then send a valid key.",
+            extra={"limit": per_minute, "kind": "failure"},
+            retry_after_s=60.0,
+        )
+
     def take(self, agent: Agent, rate: Rate) -> None:
         """Count one request. Raises RateLimit, with the time to wait, when the minute is used up."""
         per_minute = agent.limits.rate_per_minute if rate is Rate.WRITE else agent.limits.reads_per_minute

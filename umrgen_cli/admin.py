@@ -6,6 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from umrgen_cli.admin_accounts import add_commands
 from umrgen_core.backup import BackupReport, back_up, restore
 from umrgen_core.config import Settings, load_settings
 from umrgen_core.errors import UmrgenError
@@ -38,6 +39,7 @@ def _parse() -> argparse.Namespace:
     two.set_defaults(command=_restore)
     three = commands.add_parser("check", parents=[shared], help="read the whole database and say whether it is good")
     three.set_defaults(command=_check)
+    add_commands(commands, shared)
     return parser.parse_args()
 
 

@@ -12,7 +12,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from umrgen_core.errors import ConfigError
@@ -39,6 +39,7 @@ class ApiSettings(Section):
     public_url: Annotated[str, Field(pattern=r"^(https?://[^/\s]+)?$")] = ""
     body_timeout_s: Seconds = 60
     keepalive_s: Seconds = 75
+    trusted_proxies: list[IPvAnyNetwork] = []
 
     def listens_on_loopback(self) -> bool:
         """Whether only this machine can connect to the address."""
@@ -73,6 +74,7 @@ class AuthSettings(Section):
 
     development_key: Annotated[str, Field(pattern=r"^[\x21-\x7e]*$", max_length=200)] = ""
     development_key_public: bool = False
+    failures_per_minute: Count = 60
 
 
 class LimitSettings(Section):

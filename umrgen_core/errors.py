@@ -3,6 +3,7 @@
 UmrgenError                      has a stable `code`
 ├── ConfigError                  settings that cannot be used; stops the start
 ├── SchemaError                  the store was made by an older or newer UMRGEN
+├── AccountError                 the owner named an agent, key or limit that cannot be
 ├── RequestError                 an agent's fault; the web tier answers with it
 │   ├── InvalidJson
 │   ├── InvalidRequest           carries one FieldProblem for each field
@@ -57,6 +58,12 @@ class SchemaError(UmrgenError):
     """The store's schema is not this version's. The message names both and the command to run."""
 
     code = "schema_error"
+
+
+class AccountError(UmrgenError):
+    """The owner named an agent, key or limit that cannot be. The message says what to name instead."""
+
+    code = "account_error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,3 +37,45 @@ WHERE k.sha256 = :sha256;
 
 -- name: get_usage(agent_id)^
 SELECT used_references, used_reference_bytes, used_output_bytes FROM agents WHERE id = :agent_id;
+
+-- name: get_agent(name)^
+SELECT * FROM agents WHERE name = :name;
+
+-- name: list_agents(now_us)
+SELECT a.*, (
+    SELECT count(*) FROM api_keys AS k
+    WHERE k.agent_id = a.id AND k.revoked_at_us IS NULL AND (k.expires_at_us IS NULL OR k.expires_at_us > :now_us)
+) AS live_keys
+FROM agents AS a ORDER BY a.name;
+
+-- name: set_agent_limits(id, concurrent_jobs, rate_per_minute, reads_per_minute, reference_limit, reference_bytes_limit, output_bytes_limit)!
+UPDATE agents SET
+    concurrent_jobs = :concurrent_jobs, rate_per_minute = :rate_per_minute, reads_per_minute = :reads_per_minute,
+    reference_limit = :reference_limit, reference_bytes_limit = :reference_bytes_limit,
+    output_bytes_limit = :output_bytes_limit
+WHERE id = :id;
+
+-- name: set_key_limits(id, concurrent_jobs, rate_per_minute, reads_per_minute, reference_limit, reference_bytes_limit, output_bytes_limit)!
+UPDATE api_keys SET
+    concurrent_jobs = :concurrent_jobs, rate_per_minute = :rate_per_minute, reads_per_minute = :reads_per_minute,
+    reference_limit = :reference_limit, reference_bytes_limit = :reference_bytes_limit,
+    output_bytes_limit = :output_bytes_limit
+WHERE id = :id;
+
+-- name: insert_key(agent_id, name, sha256, scopes, now_us, expires_at_us)^
+INSERT INTO api_keys (agent_id, name, sha256, scopes, created_at_us, expires_at_us)
+VALUES (:agent_id, :name, :sha256, :scopes, :now_us, :expires_at_us)
+RETURNING id;
+
+-- name: get_key(id)^
+SELECT k.*, a.name AS agent_name FROM api_keys AS k INNER JOIN agents AS a ON a.id = k.agent_id WHERE k.id = :id;
+
+-- name: list_keys()
+SELECT k.*, a.name AS agent_name FROM api_keys AS k INNER JOIN agents AS a ON a.id = k.agent_id ORDER BY a.name, k.id;
+
+-- name: revoke_key(id, now_us)^
+UPDATE api_keys SET revoked_at_us = coalesce(revoked_at_us, :now_us) WHERE id = :id RETURNING id;
+
+-- name: expire_key(id, expires_at_us)!
+-- Brings an expiry forward, never back.
+UPDATE api_keys SET expires_at_us = min(coalesce(expires_at_us, :expires_at_us), :expires_at_us) WHERE id = :id;
