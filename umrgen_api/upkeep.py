@@ -46,16 +46,16 @@ class Upkeep:
         prepared = asyncio.create_task(self._prepare())
         self._tasks.append(prepared)
         if not self._services.database.integrity.is_checking:
-            await prepared
+            await asyncio.wait({prepared}, timeout=self._services.settings.storage.lock_timeout_s)
         scrub_s = self._services.settings.storage.scrub_interval_s
         rounds: list[tuple[Callable[[], Awaitable[None]], float]] = [
-            (self.watch_schema, SCHEMA_INTERVAL_S),
             (self.recover, RECOVERY_INTERVAL_S),
             (self.expire, EXPIRY_INTERVAL_S),
             (self._orphans.sweep, ORPHAN_INTERVAL_S),
-            (self.tend_disk, DISK_INTERVAL_S),
             (self.scrub, scrub_s),
         ]
+        at_once = [(self.tend_disk, DISK_INTERVAL_S), (self.watch_schema, SCHEMA_INTERVAL_S)]
+        self._tasks += [asyncio.create_task(_repeat(work, interval_s)) for work, interval_s in at_once]
         self._tasks += [asyncio.create_task(_repeat(work, interval_s, prepared)) for work, interval_s in rounds]
 
     async def stop(self) -> None:
@@ -72,8 +72,13 @@ class Upkeep:
             await services.database.integrity.wait()
         except SchemaError:  # logged where it was found; the web tier stays up to say so
             await asyncio.Event().wait()
-        await services.agents.set_development_key(services.settings.auth.development_key)
-        await services.claims.adopt_queue()
+        while True:
+            try:
+                await services.agents.set_development_key(services.settings.auth.development_key)
+                return await services.claims.adopt_queue()
+            except Unavailable as error:  # as on a full disk, which the other rounds may yet heal
+                LOG.warning("start_delayed", error=error.message)
+            await asyncio.sleep(RECOVERY_INTERVAL_S)
 
     async def watch_schema(self) -> None:
         """Refuse reads while the schema is not ours; the writer looks for itself at each transaction."""
@@ -117,8 +122,11 @@ class Upkeep:
         return self._services.verified.is_whole(shelf, disk_name, sha256, look_again=True)
 
 
-async def _repeat(work: Callable[[], Awaitable[None]], interval_s: float, prepared: asyncio.Task[None]) -> None:
-    await asyncio.wait({prepared})
+async def _repeat(
+    work: Callable[[], Awaitable[None]], interval_s: float, prepared: asyncio.Task[None] | None = None
+) -> None:
+    if prepared is not None:
+        await asyncio.wait({prepared})
     while True:
         try:
             await work()

@@ -25,6 +25,7 @@ LOG = get_logger("store")
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
+CANNOT_WRITE = "The store cannot take writes now. Try again shortly."
 SCHEMA_CHANGED = "The store is being upgraded. Try again when the service has been restarted."
 
 MAX_BATCH = 256
@@ -123,10 +124,15 @@ class Writer:
 
     def _serve(self) -> None:
         while self._await_work():
-            with self._lock.held():
-                batch = self._take_batch()
-                if batch:
-                    self._write(batch)
+            batch: list[_Item] = []
+            try:
+                with self._lock.held():
+                    batch = self._take_batch()
+                    if batch:
+                        self._write(batch)
+            except OSError as error:  # the lock itself: this thread must outlive it
+                batch = batch or self._take_batch()
+                self._fail(batch, CANNOT_WRITE, str(error))
             self._answer(batch)
         self._drop_connection()
         self._lock.close()
@@ -152,7 +158,7 @@ class Writer:
         except SchemaError as error:
             self._fail(batch, SCHEMA_CHANGED, error.message)
         except SqliteError as error:
-            self._fail(batch, "The store cannot take writes now. Try again shortly.", str(error))
+            self._fail(batch, CANNOT_WRITE, str(error))
 
     def _begin(self) -> Connection:
         if self._connection is None:

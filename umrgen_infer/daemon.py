@@ -65,7 +65,8 @@ class Daemon:
         """Serve until stopped or until the process must be replaced; the exit status."""
         await self._database.integrity.wait()
         await asyncio.to_thread(self._files.prepare)
-        await self._claims.adopt_queue()
+        while not (self._stop.is_set() or await self._adopt_queue()):
+            await self._wait_for_hint()
         self._wakeup.listen(self._on_hint)
         side_tasks = [asyncio.create_task(self._announce_forever()), asyncio.create_task(self._recover_forever())]
         try:
@@ -80,6 +81,14 @@ class Daemon:
             with suppress(Unavailable):
                 await self._workers.withdraw(self._id)
         return self.exit_code or 0
+
+    async def _adopt_queue(self) -> bool:
+        try:
+            await self._claims.adopt_queue()
+        except Unavailable as error:
+            LOG.warning("start_delayed", error=error.message)
+            return False
+        return True
 
     async def _load(self) -> Painter | None:
         LOG.info("model_loading", model=self._settings.default_model, worker=self._id)
