@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -46,7 +47,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     LOG.info("stopped")
 
 
+def _raise_descriptor_limit() -> None:
+    """Each connection is a descriptor; the soft limit of a login shell is low."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 async def _run(settings: Settings) -> None:
+    _raise_descriptor_limit()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

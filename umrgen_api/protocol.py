@@ -6,6 +6,7 @@ that answer can be changed.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from aiohttp import web
@@ -17,12 +18,29 @@ from umrgen_core.errors import FieldProblem, InvalidRequest
 from umrgen_core.logs import get_logger
 
 LOG = get_logger("http")
+HEAD_TIMEOUT_S = 15.0
 
 
 class _Handler(RequestHandler):
-    """A connection."""
+    """A connection. One that has sent no whole request head in time is closed: sockets are not free."""
 
-    __slots__ = ()
+    __slots__ = ("_first_close_time", "_head_timer")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin to wait for the first request head; later ones fall under the keep-alive timeout."""
+        super().connection_made(transport)
+        self._first_close_time = self._next_keepalive_close_time  # moved on by each answer
+        self._head_timer = self._loop.call_later(HEAD_TIMEOUT_S, self._close_silent)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is gone."""
+        self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def _close_silent(self) -> None:
+        answered = self._next_keepalive_close_time != self._first_close_time
+        if not answered and not self._request_in_progress and self.transport is not None:
+            self.transport.close()
 
     def handle_error(
         self,
