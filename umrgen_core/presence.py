@@ -29,6 +29,15 @@ class Presence:
         self._fd = os.open(unseen, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         unseen.rename(self._path)  # only now can others look at it, and they find it locked
+        self._sync_folder()
+
+    def _sync_folder(self) -> None:
+        """A marker that a power cut forgets would make the stop look clean."""
+        fd = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
     def list_abandoned(self) -> list[Path]:
         """Markers of processes that ended without removing them."""
