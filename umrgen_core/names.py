@@ -42,5 +42,13 @@ def output_disk_name(job_id: str, fence: int) -> str:
     return f"{job_id.removeprefix(JOB_PREFIX)}.{fence}.png"
 
 
+def parse_output_name(disk_name: str) -> tuple[str, int] | None:
+    """Job id and fence that `output_disk_name` was given; None for any other name."""
+    parts = disk_name.split(".")
+    if len(parts) != 3 or parts[2] != "png" or not (parts[1].isascii() and parts[1].isdigit()):
+        return None
+    return JOB_PREFIX + parts[0], int(parts[1])
+
+
 def _digits() -> str:
     return f"{secrets.randbelow(10**SECRET_DIGITS):0{SECRET_DIGITS}d}"

@@ -41,7 +41,8 @@ class Presence:
 
     def list_abandoned(self) -> list[Path]:
         """Markers of processes that ended without removing them."""
-        return [path for path in self._folder.glob(f"*{SUFFIX}") if path != self._path and not is_held(path)]
+        others = [path for path in self._folder.glob(f"*{SUFFIX}") if path != self._path]
+        return [path for path in others if not is_held(path) and path.exists()]  # one may have been withdrawn
 
     def forget(self, markers: list[Path]) -> None:
         """Remove markers once the database has been checked."""
@@ -59,7 +60,7 @@ def is_held(marker: Path) -> bool:
     with suppress(FileNotFoundError):
         fd = os.open(marker, os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: two that look do not hinder each other
         except BlockingIOError:
             return True
         finally:
@@ -84,7 +85,7 @@ def check_integrity(database: Path) -> None:
     except SqliteError as error:
         raise SchemaError(_way_out(database, str(error))) from None
     if [row[0] for row in rows] != ["ok"]:
-        raise SchemaError(_way_out(database, str(rows[0][0])))
+        raise SchemaError(_way_out(database, str(rows[0][0]).splitlines()[-1]))
     if broken:
         raise SchemaError(_way_out(database, f"a row of {broken[0][0]} names one that does not exist"))
 

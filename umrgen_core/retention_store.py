@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from umrgen_core.database import Database
 from umrgen_core.files import Shelf
+from umrgen_core.names import parse_output_name
 from umrgen_core.sqlite import Connection
 
 ROWS_PER_ROUND = 200
@@ -56,9 +57,14 @@ class RetentionStore:
         return doomed
 
     async def is_named(self, shelf: Shelf, disk_name: str) -> bool:
-        """Whether a row names the file. Nothing in `incoming` ever has a row."""
+        """Whether a row names the file, or may yet: that of a claim that is held. Nothing in `incoming` has one."""
         if shelf is Shelf.INCOMING:
             return False
+        claim = parse_output_name(disk_name) if shelf is Shelf.OUTPUTS else None
+        if claim is not None and await self._db.reader.one(
+            self._db.statements.find_claim.sql, id=claim[0], fence=claim[1]
+        ):
+            return True
         statement = {
             Shelf.OUTPUTS: self._db.statements.find_output_file,
             Shelf.REFERENCES: self._db.statements.find_reference_file,

@@ -10,6 +10,7 @@ from tests.conftest import FakeClock, picture_bytes
 from umrgen_api.orphans import OrphanSweep
 from umrgen_api.upkeep import Upkeep
 from umrgen_core.files import Shelf
+from umrgen_core.names import output_disk_name
 
 WEEK_S = 7 * 86_400
 
@@ -83,6 +84,22 @@ async def test_an_orphan_is_deleted_only_when_it_is_older_than_every_deadline(se
     assert not services.files.exists(Shelf.OUTPUTS, "orphan.png")
     assert not incoming.exists()
     assert services.files.exists(Shelf.OUTPUTS, f"{job_id}.png")
+
+
+async def test_a_picture_whose_claim_is_held_is_no_orphan_however_old(server: Server, clock: FakeClock) -> None:
+    services, orphans = server.services, OrphanSweep(server.services)
+    claim, job_id = await start_one(server)
+    name = output_disk_name(job_id, claim.fence)
+    await asyncio.to_thread(services.files.publish_bytes, Shelf.OUTPUTS, name, b"picture")
+    for _ in range(3):
+        await sweep_all(orphans)
+        clock.advance(3600)
+    assert services.files.exists(Shelf.OUTPUTS, name)
+    await services.claims.recover_lost()
+    for _ in range(3):
+        await sweep_all(orphans)
+        clock.advance(3600)
+    assert not services.files.exists(Shelf.OUTPUTS, name)
 
 
 async def test_the_scrub_finds_a_damaged_file_that_nobody_asks_for(server: Server, caplog: Any) -> None:

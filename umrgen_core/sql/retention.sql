@@ -33,6 +33,10 @@ SELECT disk_name, sha256 FROM outputs WHERE disk_name = :disk_name;
 -- name: find_reference_file(disk_name)^
 SELECT disk_name, sha256 FROM "references" WHERE disk_name = :disk_name;
 
+-- name: find_claim(id, fence)^
+-- Whether a worker still holds the job under this fence: its picture may get a row yet.
+SELECT 1 FROM jobs WHERE id = :id AND fence = :fence AND state = 'running';
+
 -- name: next_output_file(after)^
 -- Walks all outputs, for the scrub.
 SELECT id, disk_name, sha256 FROM outputs WHERE id > :after ORDER BY id LIMIT 1;
