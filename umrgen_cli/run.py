@@ -1,4 +1,4 @@
-"""`make run`: both daemons in the foreground until Ctrl-C."""
+"""`make run`: both daemons in the foreground until Ctrl-C, each started again when it ends by itself."""
 
 from __future__ import annotations
 
@@ -12,33 +12,60 @@ from pathlib import Path
 MODULES = ("umrgen_api", "umrgen_infer")
 POLL_S = 0.2
 STOP_TIMEOUT_S = 40.0
+SHORTEST_LIFE_S = 5.0
+"""A daemon that ends sooner cannot start: its own message says why, and another try would not help."""
+
+
+class Kept:
+    """One daemon and when it was started."""
+
+    def __init__(self, module: str, config: Path) -> None:
+        self._module = module
+        self._command = [sys.executable, "-m", module, "--config", str(config)]
+        self.start()
+
+    def start(self) -> None:
+        """Start it, or start it again."""
+        self._began = time.monotonic()
+        self.process = subprocess.Popen(self._command)
+
+    def tend(self) -> int | None:
+        """Start it again if it has ended after a while; its exit status if it cannot start."""
+        status = self.process.poll()
+        if status is None:
+            return None
+        if time.monotonic() - self._began < SHORTEST_LIFE_S:
+            return status or 1
+        print(f"{self._module} ended with status {status}; starting it again", file=sys.stderr, flush=True)
+        self.start()
+        return None
+
+    def stop(self) -> None:
+        """Ask it to end, and insist."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
 
 def main() -> int:
-    """Start both, wait, stop both; the status is that of the first to end by itself."""
-    parser = argparse.ArgumentParser(prog="umrgen-run", description=main.__doc__)
+    """Keep both until Ctrl-C or SIGTERM; the status of one that cannot start, else 0."""
+    parser = argparse.ArgumentParser(prog="umrgen-run", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("config.toml"))
-    config = str(parser.parse_args().config)
+    config = parser.parse_args().config
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    processes = [subprocess.Popen([sys.executable, "-m", module, "--config", config]) for module in MODULES]
+    kept = [Kept(module, config) for module in MODULES]
+    status: int | None = None
     try:
-        while all(process.poll() is None for process in processes):
+        while status is None:
             time.sleep(POLL_S)
+            status = next((s for one in kept if (s := one.tend()) is not None), None)
     except KeyboardInterrupt:
-        pass  # Ctrl-C on a terminal reaches the children too
-    return _stop(processes)
-
-
-def _stop(processes: list[subprocess.Popen[bytes]]) -> int:
-    status = next((p.returncode for p in processes if p.poll() is not None), 0)
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
-    for process in processes:
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
+        status = 0  # Ctrl-C on a terminal reaches the children too
+    for one in kept:
+        one.stop()
     return status
 
 
