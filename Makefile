@@ -4,13 +4,13 @@ CONFIG ?= config.toml
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := umrgen_core umrgen_api umrgen_infer umrgen_cli migrations tests benchmarks
+SOURCES := umrgen_core umrgen_api umrgen_infer umrgen_cli migrations tests benchmarks training
 TYPED := umrgen_core umrgen_api umrgen_infer umrgen_cli benchmarks
 
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run api infer migrate test faults check format lint types clean
+.PHONY: help setup demo run api infer migrate test faults check format lint types train-tiny eval-tiny clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -60,6 +60,12 @@ lint: $(STAMP) ## ruff
 
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy $(TYPED)
+
+train-tiny: $(STAMP) ## train the embedded model from nothing to its shipped files; resumable
+	$(BIN)/python -m training.train
+
+eval-tiny: $(STAMP) ## the share of the embedded model's pictures that are right, by kind
+	$(BIN)/python -m training.evaluate
 
 clean: ## remove .venv, caches and the demo's data; the data of [storage] stays
 	rm -rf $(VENV) var/demo *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

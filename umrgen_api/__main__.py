@@ -16,7 +16,7 @@ from umrgen_api.app import build_app
 from umrgen_api.protocol import Runner
 from umrgen_core.clock import SystemClock
 from umrgen_core.config import Settings, load_settings
-from umrgen_core.errors import UmrgenError
+from umrgen_core.errors import CANNOT_START, UmrgenError
 from umrgen_core.logs import get_logger, set_up_logs
 
 LOG = get_logger("api")
@@ -72,10 +72,10 @@ def main() -> int:
         asyncio.run(_run(settings))
     except UmrgenError as error:
         print(f"umrgen-api: {error.message}", file=sys.stderr)
-        return 1
+        return CANNOT_START
     except OSError as error:
         print(f"umrgen-api: {error}", file=sys.stderr)
-        return 1
+        return CANNOT_START
     return 0
 
 

@@ -9,7 +9,7 @@ from functools import partial
 from aiohttp import hdrs, web
 
 from umrgen_api.access import Handler
-from umrgen_api.middleware import add_headers, answer_errors, guard, identify
+from umrgen_api.middleware import add_headers, answer_errors, guard, identify, log_request
 from umrgen_api.rates import RateLimits
 from umrgen_api.routes import files, health, jobs, references
 from umrgen_api.safety import load_prompt_check
@@ -56,7 +56,7 @@ def build_app(settings: Settings, clock: Clock) -> web.Application:
     for method, path, handler in ROUTES:
         add = app.router.add_get if method == "GET" else partial(app.router.add_route, method)
         add(path, handler, expect_handler=meet_expectation)
-    app.on_response_prepare.append(add_headers)
+    app.on_response_prepare.extend((add_headers, log_request))
     app.cleanup_ctx.append(_services_context(settings, clock))
     return app
 
@@ -86,6 +86,7 @@ def _services_context(settings: Settings, clock: Clock) -> Context:
             services = _make_services(settings, clock, database)
             app[SERVICES] = services
             await asyncio.to_thread(services.files.prepare)
+            services.wakeup.listen(lambda _: None)  # drained: nobody waits for a job here yet
             upkeep = Upkeep(services)
             await upkeep.start()
             yield

@@ -37,6 +37,7 @@ HTTP_ERRORS: Mapping[type[e.UmrgenError], HttpError] = {
     e.FileTooLarge: HttpError(413, "File exceeds limit"),
     e.RequestTooLarge: HttpError(413, "Request too large"),
     e.UnsupportedMediaType: HttpError(415, "Unsupported media type"),
+    e.RangeNotSatisfiable: HttpError(416, "Range not satisfiable"),
     e.ConcurrentLimit: HttpError(429, "CONCURRENT_LIMIT"),
     e.RateLimit: HttpError(429, "RATE_LIMIT"),
     e.QuotaExceeded: HttpError(429, "QUOTA_EXCEEDED"),
@@ -78,6 +79,8 @@ def error_response(error: e.UmrgenError, headers: Mapping[str, str] | None = Non
     if retry_after_s is not None:
         body["retry_after"] = round(max(retry_after_s, 0.1), 1)
         all_headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+    if isinstance(error, e.RangeNotSatisfiable):
+        all_headers["Content-Range"] = f"bytes */{error.extra['bytes']}"
     if known.status == 401:
         all_headers["WWW-Authenticate"] = "Bearer"
     return json_response(body, known.status, all_headers)

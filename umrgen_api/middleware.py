@@ -17,6 +17,8 @@ from umrgen_core.logs import get_logger
 
 API_PREFIX = "/api/v1"
 REQUEST_ID = web.RequestKey("request_id", str)
+BEGAN = web.RequestKey("began", float)
+CLIENT_GONE = 499
 REQUEST_ID_HEADER = "X-Request-ID"
 SERVER_NAME = "umrgen"
 DRAIN_BYTES = 64 << 20
@@ -44,32 +46,41 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
         response.headers.setdefault(name, value)
     if request.path.startswith(API_PREFIX):
         response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
+    if isinstance(response, web.FileResponse) and response.status >= 400:  # a precondition that failed: no picture
+        response.headers[hdrs.CACHE_CONTROL] = "no-store"
+        response.headers.popall(hdrs.CONTENT_TYPE, None)
     response.headers[hdrs.SERVER] = SERVER_NAME
 
 
 @web.middleware
 async def identify(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Give the request its id and write its one log line."""
+    """Give the request its id, also in every event logged on its way."""
     request[REQUEST_ID] = choose_request_id(request)
+    request[BEGAN] = time.perf_counter()
+    structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request[REQUEST_ID])
-    began = time.perf_counter()
-    status = 499  # the client went away before there was an answer
     try:
-        response = await handler(request)
-        status = response.status
-        return response
-    finally:
-        resource = request.match_info.route.resource
-        agent = request.get(AGENT)
-        LOG.info(
-            "request",
-            method=request.method,
-            route=resource.canonical if resource else None,  # never the path: it may be a file's URL
-            status=status,
-            agent=agent.name if agent else None,
-            duration_s=round(time.perf_counter() - began, 6),
-        )
-        structlog.contextvars.clear_contextvars()
+        return await handler(request)
+    except (asyncio.CancelledError, ConnectionError):
+        await log_request(request, None)
+        raise
+
+
+async def log_request(request: web.Request, response: web.StreamResponse | None) -> None:
+    """Signal before any response leaves, when its status is final: the one log line of a request.
+
+    Without a response the client went away before there was one.
+    """
+    resource = request.match_info.route.resource
+    agent = request.get(AGENT)
+    LOG.info(
+        "request",
+        method=request.method,
+        route=resource.canonical if resource else None,  # never the path: it may be a file's URL
+        status=CLIENT_GONE if response is None else response.status,
+        agent=agent.name if agent else None,
+        duration_s=round(time.perf_counter() - request.get(BEGAN, time.perf_counter()), 6),
+    )
 
 
 @web.middleware

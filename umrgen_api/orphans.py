@@ -26,7 +26,10 @@ class OrphanSweep:
     def __init__(self, services: Services) -> None:
         self._services = services
         settings = services.settings
-        longest_s = max(settings.jobs.deadline_s + settings.jobs.lease_s, settings.api.body_timeout_s)
+        uploads = settings.uploads
+        run_s = settings.jobs.deadline_s + settings.jobs.lease_s
+        upload_s = settings.api.body_timeout_s + uploads.timeout_s * (1 + uploads.waiting / uploads.processes)
+        longest_s = max(run_s, upload_s)
         self._age_ms = int((longest_s + settings.storage.orphan_margin_s) * 1000)
         self._before: dict[tuple[Shelf, str], int] = {}
         self._now: dict[tuple[Shelf, str], int] = {}

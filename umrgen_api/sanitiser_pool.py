@@ -123,19 +123,16 @@ class SanitiserPool:
     async def _run(self, source: Path, output: Path) -> dict[str, object]:
         child = await self._take_child()
         self._busy.add(child)
-        source_fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-        output_fd = os.open(output, os.O_RDWR | os.O_CLOEXEC)
         try:
-            answer = await child.sanitise(source_fd, output_fd, self._settings.timeout_s)
-        except (ChildDied, TimeoutError, OSError, ValueError):
+            with open(source, "rb") as source_file, open(output, "r+b") as output_file:  # noqa: ASYNC230 - local, ours
+                answer = await child.sanitise(source_file.fileno(), output_file.fileno(), self._settings.timeout_s)
+        except (ChildDied, TimeoutError, BrokenPipeError, ValueError):
             LOG.warning("sanitiser_died")
             raise InvalidImage("decoding it takes more time or memory than is allowed") from None
         else:
             self._idle.append(child)
             return answer
         finally:
-            os.close(source_fd)
-            os.close(output_fd)
             self._busy.discard(child)
             if child not in self._idle:
                 await asyncio.to_thread(child.end)

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from umrgen_api.orphans import OrphanSweep
 from umrgen_api.services import Services
 from umrgen_core.clock import LeapWatch
 from umrgen_core.errors import SchemaError, Unavailable
 from umrgen_core.files import Shelf
-from umrgen_core.logs import get_logger
+from umrgen_core.logs import get_logger, log_death
 from umrgen_core.schema import SCHEMA_VERSION
 from umrgen_core.wakeup import Listener
 from umrgen_core.writer import SCHEMA_CHANGED
@@ -57,14 +56,15 @@ class Upkeep:
         at_once = [(self.tend_disk, DISK_INTERVAL_S), (self.watch_schema, SCHEMA_INTERVAL_S)]
         self._tasks += [asyncio.create_task(_repeat(work, interval_s)) for work, interval_s in at_once]
         self._tasks += [asyncio.create_task(_repeat(work, interval_s, prepared)) for work, interval_s in rounds]
+        for task in self._tasks:
+            task.add_done_callback(log_death)
 
     async def stop(self) -> None:
         """End every task."""
         for task in self._tasks:
             task.cancel()
         for task in self._tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait({task})
 
     async def _prepare(self) -> None:
         services = self._services

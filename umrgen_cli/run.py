@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from umrgen_core.errors import CANNOT_START
+
 MODULES = ("umrgen_api", "umrgen_infer")
 POLL_S = 0.2
 STOP_TIMEOUT_S = 40.0
@@ -34,7 +36,7 @@ class Kept:
         status = self.process.poll()
         if status is None:
             return None
-        if time.monotonic() - self._began < SHORTEST_LIFE_S:
+        if status == CANNOT_START or time.monotonic() - self._began < SHORTEST_LIFE_S:
             return status or 1
         print(f"{self._module} ended with status {status}; starting it again", file=sys.stderr, flush=True)
         self.start()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from umrgen_core.agent_store import DEVELOPMENT_AGENT, DEVELOPMENT_KEY_NAME
 from umrgen_core.agents import Scope
 from umrgen_core.database import Database
 from umrgen_core.errors import AccountError
@@ -53,6 +54,8 @@ class Accounts:
 
     async def create_agent(self, name: str, limits: Limits) -> str:
         """A new agent; its session id."""
+        if name == DEVELOPMENT_AGENT:
+            raise AccountError(f"{name!r} is the agent of [auth] development_key; choose another name")
         session_id = f"sid_ext_{secrets.token_hex(12)}"
 
         def work(connection: Connection) -> str:
@@ -96,7 +99,7 @@ class Accounts:
         """A new key like an old one, which goes on for `grace_s` seconds."""
 
         def work(connection: Connection) -> MintedKey:
-            old = self._get_key(connection, key_id)
+            old = self._get_own_key(connection, key_id)
             if old["revoked_at_us"] is not None:
                 raise AccountError(f"key {key_id} has been revoked; create a new one instead")
             minted = self._mint(
@@ -116,7 +119,7 @@ class Accounts:
         """End a key at once: the next request with it is answered 401."""
 
         def work(connection: Connection) -> None:
-            self._get_key(connection, key_id)
+            self._get_own_key(connection, key_id)
             self._db.statements.revoke_key(connection, id=key_id, now_us=self._db.clock.wall_us())
 
         await self._db.writer.run(work)
@@ -154,6 +157,13 @@ class Accounts:
         row: Row | None = self._db.statements.get_key(connection, id=key_id)
         if row is None:
             raise AccountError(f"there is no key {key_id}; 'umrgen-admin keys list' shows them")
+        return row
+
+    def _get_own_key(self, connection: Connection, key_id: int) -> Row:
+        """A key that is managed here and not by the configuration."""
+        row = self._get_key(connection, key_id)
+        if row["agent_name"] == DEVELOPMENT_AGENT and row["name"] == DEVELOPMENT_KEY_NAME:
+            raise AccountError('this is the development key: set [auth] development_key = "" and restart the web tier')
         return row
 
     def _put_limits(self, connection: Connection, row: Row, limits: Limits, put: Any) -> None:

@@ -202,17 +202,17 @@ class ClaimStore:
 
         await self._db.writer.run(work)
 
-    async def release(self, claim: Claim) -> None:
+    async def release(self, claim: Claim, reason: str) -> None:
         """Let go of a job that could not be finished: requeued while attempts are left, else failed.
 
-        Raises StaleClaim, also when a cancel was asked for.
+        `reason` begins the sentence that its agent is told. Raises StaleClaim, also when a cancel was asked for.
         """
 
         def work(connection: Connection) -> None:
             if claim.job.attempts < self._jobs.max_attempts:
                 self._requeue(connection, claim.job_id, claim.fence, attempts_undone=0)
                 return
-            error = f"The picture could not be saved in {claim.job.attempts} attempts. Tell the owner of the service."
+            error = f"{reason} in each of {claim.job.attempts} attempts. Tell the owner of the service."
             self._fail(connection, claim.job_id, claim.fence, ErrorCode.WORKER_LOST, error, retryable=True)
 
         await self._db.writer.run(work)

@@ -125,7 +125,7 @@ class FileSettings(Section):
 class InferSettings(Section):
     """What the daemon serves and how it waits."""
 
-    models: Annotated[list[str], Field(min_length=1)] = ["tiny-klein"]
+    models: Annotated[list[str], Field(min_length=1, max_length=1)] = ["tiny-klein"]
     poll_s: Seconds = 1
     stop_grace_s: Seconds = 20
     threads: Annotated[int, Field(ge=0, le=1024)] = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,17 +42,16 @@ async def open_database(settings: Settings, clock: Clock, process_id: str | None
     storage = settings.storage
     process_id = process_id or new_process_id()
     ensure_store(storage.data_dir, storage.database)
-    reader = Reader(storage.database)
-    await reader.open()
-    writer = Writer(storage.data_dir, storage.database, storage.lock_timeout_s)
-    writer.start()
-    presence = Presence(storage.data_dir, process_id)
-    integrity = Integrity(storage.database, presence, writer)
-    integrity.start()
-    try:
+    async with AsyncExitStack() as stack:
+        presence = Presence(storage.data_dir, process_id)
+        stack.callback(presence.withdraw)
+        reader = Reader(storage.database)
+        await reader.open()
+        stack.push_async_callback(reader.close)
+        writer = Writer(storage.data_dir, storage.database, storage.lock_timeout_s)
+        writer.start()
+        stack.push_async_callback(writer.close)
+        integrity = Integrity(storage.database, presence, writer)
+        stack.push_async_callback(integrity.close)
+        integrity.start()
         yield Database(writer, reader, load_statements(), integrity, clock)
-    finally:
-        await integrity.close()
-        await writer.close()
-        await reader.close()
-        presence.withdraw()

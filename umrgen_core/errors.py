@@ -21,6 +21,7 @@ UmrgenError                      has a stable `code`
 │   ├── FileTooLarge
 │   ├── RequestTooLarge
 │   ├── UnsupportedMediaType
+│   ├── RangeNotSatisfiable
 │   ├── ConcurrentLimit
 │   ├── RateLimit
 │   ├── QuotaExceeded
@@ -36,6 +37,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
+
+CANNOT_START = 2
+"""Exit status of a process that another try would not help: settings, schema or address are wrong."""
 
 
 class UmrgenError(Exception):
@@ -215,6 +219,12 @@ class UnsupportedMediaType(RequestError):
     """Wrong Content-Type, or any Content-Encoding."""
 
     code = "unsupported_media_type"
+
+
+class RangeNotSatisfiable(RequestError):
+    """The Range header asks for bytes that the file does not have."""
+
+    code = "range_not_satisfiable"
 
 
 class ConcurrentLimit(RequestError):

@@ -25,7 +25,7 @@ class Shelf(StrEnum):
     OUTPUTS = "outputs"
     """Finished pictures."""
     INCOMING = "incoming"
-    """Bytes on their way in; nothing here has a row, and all of it may be deleted at a start."""
+    """Bytes on their way in; nothing here has a row, and what is left behind is swept as orphans."""
 
 
 @dataclass(frozen=True, slots=True)

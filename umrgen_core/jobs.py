@@ -40,7 +40,7 @@ class ErrorCode(StrEnum):
     """Why a job failed."""
 
     OUT_OF_MEMORY = "out_of_memory"
-    """The picture does not fit the device, even after a leaner second try."""
+    """The picture does not fit the device's memory."""
     WORKER_LOST = "worker_lost"
     """Every attempt lost its worker."""
     INVALID_REFERENCE = "invalid_reference"

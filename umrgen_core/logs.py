@@ -5,6 +5,7 @@ On a terminal stderr gets a readable form. Never prompts, keys or file URLs at I
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import logging.handlers
 import sys
@@ -60,6 +61,12 @@ def set_up_logs(settings: LogSettings, data_dir: Path, process: str) -> None:
 def get_logger(name: str) -> Any:
     """A logger of this project."""
     return structlog.get_logger(f"umrgen.{name}")
+
+
+def log_death(task: asyncio.Task[Any]) -> None:
+    """Done-callback of a task that should never end by itself: an error in it is a bug, and must be seen."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        get_logger("tasks").error("task_died", task=task.get_coro().__qualname__, exc_info=error)  # type: ignore[union-attr]
 
 
 def _stream_handler(readable: bool) -> logging.Handler:

@@ -10,6 +10,7 @@ from umrgen_core.names import parse_output_name
 from umrgen_core.sqlite import Connection
 
 ROWS_PER_ROUND = 200
+REPLAYS_PER_ROUND = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class RetentionStore:
         for row in list(statements.list_expired_references(connection, now_us=now_us, most=ROWS_PER_ROUND)):
             reference = statements.delete_reference(connection, id=row["id"])
             doomed.append(DoomedFile(Shelf.REFERENCES, reference["disk_name"]))
-        statements.delete_expired_replays(connection, now_us=now_us)
+        statements.delete_expired_replays(connection, now_us=now_us, most=REPLAYS_PER_ROUND)
         return doomed
 
     async def is_named(self, shelf: Shelf, disk_name: str) -> bool:

@@ -44,7 +44,11 @@ class Wakeup:
 
     def send(self, kind: Listener, message: str) -> None:
         """Hint every process of `kind`."""
-        for name in os.listdir(self._folder_fd):
+        try:
+            names = os.listdir(self._folder_fd)
+        except OSError:  # no descriptor or memory left: a hint is not worth an error
+            return
+        for name in names:
             if name.startswith(f"{kind}-") and name.endswith(".sock"):
                 self._send_one(name, message.encode())
 

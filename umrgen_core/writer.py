@@ -25,7 +25,8 @@ LOG = get_logger("store")
 T = TypeVar("T")
 Work = Callable[[Connection], T]
 
-CANNOT_WRITE = "The store cannot take writes now. Try again shortly."
+CANNOT_WRITE = "The store cannot take writes now; nothing was written. Try again shortly."
+UNKNOWN_OUTCOME = "The store did not confirm the write; ask for its outcome before you try again."
 SCHEMA_CHANGED = "The store is being upgraded. Try again when the service has been restarted."
 
 MAX_BATCH = 256
@@ -120,7 +121,7 @@ class Writer:
         except TimeoutError:
             if item.abandon():
                 raise Unavailable("The store is busy; nothing was written. Try again shortly.") from None
-            raise Unavailable("The store did not confirm the write in time; ask for its outcome.") from None
+            raise Unavailable(UNKNOWN_OUTCOME) from None
 
     def _serve(self) -> None:
         while self._await_work():
@@ -150,15 +151,17 @@ class Writer:
         return [item for item in candidates if item.take()]
 
     def _write(self, batch: list[_Item]) -> None:
+        committing = False
         try:
             connection = self._begin()
             for item in batch:
                 _run_item(connection, item)
+            committing = True
             connection.execute("COMMIT")
         except SchemaError as error:
             self._fail(batch, SCHEMA_CHANGED, error.message)
         except SqliteError as error:
-            self._fail(batch, CANNOT_WRITE, str(error))
+            self._fail(batch, UNKNOWN_OUTCOME if committing else CANNOT_WRITE, str(error))
 
     def _begin(self) -> Connection:
         if self._connection is None:
@@ -202,7 +205,7 @@ def _run_item(connection: Connection, item: _Item) -> None:
     connection.execute("SAVEPOINT item")
     try:
         item.result = item.work(connection)
-    except (IntegrityError, Exception) as error:
+    except Exception as error:
         if isinstance(error, SqliteError) and not isinstance(error, IntegrityError):
             raise
         item.error = error

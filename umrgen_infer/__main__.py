@@ -13,7 +13,7 @@ from pathlib import Path
 from umrgen_core.clock import SystemClock
 from umrgen_core.config import Settings, load_settings
 from umrgen_core.database import open_database
-from umrgen_core.errors import UmrgenError
+from umrgen_core.errors import CANNOT_START, UmrgenError
 from umrgen_core.logs import get_logger, set_up_logs
 from umrgen_infer.daemon import Daemon
 from umrgen_infer.painter import Painter
@@ -55,7 +55,7 @@ def main() -> int:
         return asyncio.run(_run(settings))
     except (UmrgenError, OSError) as error:
         print(f"umrgen-infer: {error}", file=sys.stderr)
-        return 1
+        return CANNOT_START
 
 
 if __name__ == "__main__":

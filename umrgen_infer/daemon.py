@@ -17,7 +17,7 @@ from umrgen_core.disk import DiskGuard
 from umrgen_core.errors import Unavailable
 from umrgen_core.files import FileStore
 from umrgen_core.jobs import Claim
-from umrgen_core.logs import get_logger
+from umrgen_core.logs import get_logger, log_death
 from umrgen_core.names import new_process_id
 from umrgen_core.wakeup import Listener, Wakeup
 from umrgen_core.worker_store import WorkerState, WorkerStore
@@ -69,6 +69,8 @@ class Daemon:
             await self._wait_for_hint()
         self._wakeup.listen(self._on_hint)
         side_tasks = [asyncio.create_task(self._announce_forever()), asyncio.create_task(self._recover_forever())]
+        for task in side_tasks:
+            task.add_done_callback(log_death)
         try:
             painter = await self._load()
             if painter is not None:
@@ -133,11 +135,12 @@ class Daemon:
 
         A job with attempts behind it runs alone, so that it never costs its neighbour an attempt.
         """
+        task = asyncio.create_task(run.execute())  # holds the lease from here on
+        task.add_done_callback(self._on_run_ended)
         if alone:
             await self._wait_for_runs(0)
-        task = asyncio.create_task(run.execute())
         self._runs[task] = run
-        task.add_done_callback(self._on_run_ended)
+        run.may_paint.set()
         stopping = asyncio.create_task(self._stop.wait())
         painted = asyncio.create_task(run.painted.wait())
         await asyncio.wait({task, painted, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -153,12 +156,12 @@ class Daemon:
 
     def _on_run_ended(self, task: asyncio.Task[Outcome]) -> None:
         run = self._runs.pop(task)
-        outcome = Outcome.DROPPED if task.cancelled() or task.exception() else task.result()
-        self._wakeup.send(Listener.API, run.job_id)
-        if outcome in FATAL:
-            LOG.error("process_must_end", outcome=outcome.value)
+        log_death(task)
+        if not task.cancelled() and task.exception() is None and task.result() in FATAL:
+            LOG.error("process_must_end", outcome=task.result().value)
             self.exit_code = 1
             self.stop()
+        self._wakeup.send(Listener.API, run.job_id)
 
     async def _finish_runs(self) -> None:
         """Let what runs end within the grace, then give it back."""

@@ -40,12 +40,14 @@ class Outcome(StrEnum):
     """As the agent asked."""
     GIVEN_BACK = "given_back"
     """Back in the queue, the attempt undone."""
+    RELEASED = "released"
+    """Let go after a fault of the box: queued again, or failed when no attempt was left."""
     DROPPED = "dropped"
     """The claim was lost; nothing of this run remains."""
     TIMED_OUT = "timed_out"
     """Failed at its deadline with the pipeline still busy: the process must end."""
     DEVICE_LOST = "device_lost"
-    """Given back because the device is broken: the process must end."""
+    """Let go because the device is broken: the process must end."""
 
 
 FATAL = frozenset({Outcome.TIMED_OUT, Outcome.DEVICE_LOST})
@@ -75,6 +77,9 @@ class Run:
         self.lease = Lease(workshop.claims, claim, workshop.settings.jobs.heartbeat_s)
         self.painted = asyncio.Event()
         """Set when the pipeline is free for the next run."""
+        self.may_paint = asyncio.Event()
+        """Set when the pipeline is this run's."""
+        self._began = time.perf_counter()
         self._timings: dict[str, float] = {}
 
     @property
@@ -93,7 +98,7 @@ class Run:
 
     async def execute(self) -> Outcome:
         """Run to an outcome; never raises but for cancellation."""
-        job, began = self._claim.job, time.perf_counter()
+        job = self._claim.job
         log = LOG.bind(job_id=job.id, fence=self._claim.fence, request_id=job.request_id)
         log.info("run_started", attempt=job.attempts, model=job.model)
         async with self.lease:
@@ -105,7 +110,7 @@ class Run:
                 outcome = Outcome.DROPPED
         if outcome not in FATAL:
             self.painted.set()
-        log.info("run_ended", outcome=outcome.value, duration_s=round(time.perf_counter() - began, 6))
+        log.info("run_ended", outcome=outcome.value, duration_s=round(time.perf_counter() - self._began, 6))
         return outcome
 
     async def _try(self) -> Outcome:
@@ -121,16 +126,15 @@ class Run:
             raise
         except TimeoutError:
             error = f"The run passed its deadline of {self._shop.settings.jobs.deadline_s:g} s."
-            await self._fail(ErrorCode.TIMEOUT, error, retryable=True)
+            with suppress(Unavailable):  # whether or not it is recorded: this process is of no more use
+                await self._fail(ErrorCode.TIMEOUT, error, retryable=True)
             return Outcome.TIMED_OUT
-        except OSError:
-            LOG.exception("picture_not_saved", job_id=self._claim.job_id)
-            return await self._release()
         except RunError as failure:
             return await self._fail(failure.error_code, failure.message, failure.retryable)
         except DeviceLost:
             LOG.exception("device_lost", job_id=self._claim.job_id)
-            await self._give_back()
+            with suppress(Unavailable):
+                await self._release("The device failed")  # counted: it may be the job that breaks it
             return Outcome.DEVICE_LOST
         except Exception as error:
             LOG.exception("model_error", job_id=self._claim.job_id)
@@ -140,6 +144,7 @@ class Run:
 
     async def _paint(self) -> Image.Image:
         loop, job = asyncio.get_running_loop(), self._claim.job
+        await self.may_paint.wait()
         async with asyncio.timeout(self._shop.settings.jobs.deadline_s):
             began = time.perf_counter()
             references = await loop.run_in_executor(
@@ -157,10 +162,14 @@ class Run:
     async def _publish(self, image: Image.Image) -> Outcome:
         loop, job = asyncio.get_running_loop(), self._claim.job
         began = time.perf_counter()
-        output = await loop.run_in_executor(self._shop.image_threads, self._save, image)
+        try:
+            output = await loop.run_in_executor(self._shop.image_threads, self._save, image)
+        except OSError:
+            LOG.exception("picture_not_saved", job_id=job.id)
+            return await self._release("The picture could not be saved")
         self._timings["save"] = time.perf_counter() - began
         timings = self._final_timings()
-        run_s = timings["total"] - timings["queued"]
+        run_s = time.perf_counter() - self._began  # wall time may leap; estimates must not
         try:
             await self._settle(lambda: self._shop.claims.complete(self._claim, output, timings, run_s))
         except StaleClaim:
@@ -230,13 +239,13 @@ class Run:
             return await self._acknowledge_cancel()
         return Outcome.GIVEN_BACK
 
-    async def _release(self) -> Outcome:
-        """The disk refused the picture: another attempt may find room, but each counts."""
+    async def _release(self, reason: str) -> Outcome:
+        """Let go of the job for another attempt, if it has one left: each counts."""
         try:
-            await self._settle(lambda: self._shop.claims.release(self._claim))
+            await self._settle(lambda: self._shop.claims.release(self._claim, reason))
         except StaleClaim:
             return await self._acknowledge_cancel()
-        return Outcome.GIVEN_BACK
+        return Outcome.RELEASED
 
     async def _fail(self, error_code: str, error: str, retryable: bool) -> Outcome:
         try:

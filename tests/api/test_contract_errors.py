@@ -22,6 +22,7 @@ GENERATE = "/api/v1/generate"
 JSON = {"Content-Type": "application/json"}
 
 TABLE = {
+    "range_not_satisfiable": (416, "Range not satisfiable"),  # beyond the contract: files alone
     "invalid_json": (400, "Invalid JSON"),
     "invalid_request": (400, "Invalid request"),
     "safety_violation": (400, "Safety violation"),

@@ -176,3 +176,20 @@ async def test_files_can_only_be_read(server: Server, path: str) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         answer = await fetch(server, f"{path}?{OWN}", method)
         assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
+
+
+async def test_a_range_beyond_the_end_is_answered_in_json(server: Server) -> None:
+    for path in (await put_files(server)).values():
+        for wanted in ("bytes=99999999-", "bytes=x-y"):
+            got = await fetch(server, f"{path}?{OWN}", Range=wanted)
+            assert got.status == 416
+            assert got.headers["Content-Type"].startswith("application/json")
+            assert b'"code":"range_not_satisfiable"' in got.content
+
+
+async def test_a_precondition_that_fails_is_no_picture_and_is_not_kept(server: Server) -> None:
+    for path in (await put_files(server)).values():
+        got = await fetch(server, f"{path}?{OWN}", If_Match='"other"')
+        assert (got.status, got.content) == (412, b"")
+        assert got.headers["Cache-Control"] == "no-store"
+        assert not got.headers.get("Content-Type", "").startswith("image/")

@@ -242,3 +242,11 @@ def test_the_child_dies_with_its_parent(tmp_path: Path) -> None:
     while child.exists() and child.read_bytes() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not child.exists() or not child.read_bytes()
+
+
+async def test_a_file_that_cannot_be_opened_costs_no_child(pool: Pool, tmp_path: Path) -> None:
+    for _ in range(3):
+        with pytest.raises(OSError, match="No such file"):
+            await pool.pool.sanitise(tmp_path / "gone", tmp_path / "gone")
+    assert not pool.pool._busy
+    assert await pool.clean(picture_bytes()) == "png"

@@ -83,6 +83,7 @@ async def test_scopes_and_narrowed_limits_hold(admin, start_server: StartServer)
     ("arguments", "said"),
     [
         (("agents", "create", "../x"), "name: must be"),
+        (("agents", "create", "development"), "choose another name"),
         (("agents", "limits", "nobody", "--rate-per-minute", "1"), "no agent called 'nobody'"),
         (("keys", "create", "nobody"), "no agent called 'nobody'"),
         (("keys", "revoke", "99"), "no key 99"),
@@ -94,6 +95,12 @@ def test_what_cannot_be_is_said_in_one_line_and_changes_nothing(admin, arguments
     complaint = admin(*arguments, status=1)
     assert said in complaint
     assert len(complaint.splitlines()) == 1
+
+
+async def test_the_development_key_is_managed_by_the_configuration_alone(admin, start_server: StartServer) -> None:  # noqa: F811
+    await start_server()
+    for action in ("revoke", "rotate"):
+        assert "[auth] development_key" in admin("keys", action, "1", status=1)
 
 
 def test_lists_show_agents_and_keys_without_the_keys(admin) -> None:

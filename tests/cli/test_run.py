@@ -68,5 +68,5 @@ def test_one_that_cannot_start_ends_both_with_its_reason(tmp_path: Path) -> None
     config.write_text((ROOT / "config.toml").read_text().replace("port = 3088", "port = 99999999"))
     command = [sys.executable, "-m", "umrgen_cli.run", "--config", str(config)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "[api] port" in done.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.errors import SchemaError
@@ -81,3 +83,13 @@ async def test_a_good_database_passes_and_a_damaged_one_names_the_way_out(
     copy.write_bytes(content)
     with pytest.raises(SchemaError, match="umrgen-admin restore"):
         check_integrity(copy)
+
+
+def test_a_start_that_fails_ends_the_process(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "run").write_text("in the way")
+    environment = {**os.environ, "UMRGEN_STORAGE__DATA_DIR": str(tmp_path / "data"), "UMRGEN_API__PORT": "0"}
+    command = [sys.executable, "-m", "umrgen_api", "--config", str(ROOT / "config.toml")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "umrgen-api: " in done.stderr

@@ -121,3 +121,13 @@ def test_the_descriptors_are_closed_in_children(open_wakeup: OpenWakeup) -> None
     api = open_wakeup(Listener.API)
     assert not os.get_inheritable(api._socket.fileno())
     assert not os.get_inheritable(api._folder_fd)
+
+
+async def test_a_hint_that_cannot_be_sent_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> list[str]:
+        raise OSError(24, "Too many open files")
+
+    wakeup = Wakeup(tmp_path, Listener.API, "a")
+    monkeypatch.setattr("os.listdir", refuse)
+    wakeup.send(Listener.INFER, "queued")
+    wakeup.close()

@@ -42,5 +42,5 @@ def test_a_broken_configuration_stops_both_daemons_with_the_key(tmp_path: Path) 
     for module in ("umrgen_api", "umrgen_infer"):
         command = [sys.executable, "-m", module, "--config", str(config)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 1
+        assert done.returncode == 2
         assert "[api] prot: unknown key; known here: host, port" in done.stderr

@@ -5,10 +5,15 @@ import io
 import signal
 from collections.abc import Callable
 
+import numpy as np
 from PIL import Image
 
-from tests.conftest import picture_bytes
+from tests.conftest import ROOT, picture_bytes
 from tests.e2e.conftest import Stack, wait_until
+from training.checker import Verdict, judge
+from training.evaluate import expected_scene
+from training.request import Request, Trait, Wanted, WantedBackdrop
+from training.tasks import Task
 
 
 def fetch(stack: Stack, status: dict) -> bytes:
@@ -29,6 +34,34 @@ def test_an_upload_a_prompt_and_a_poll_give_a_png_of_the_requested_size(stack: S
     # … and the picture serves as a reference of the next one.
     again = stack.generate(prompt="the reference on a green background", reference_images=[status["image_url"]])
     assert stack.wait_status(again)["state"] == "completed"
+
+
+SEED = 1
+
+
+def judge_job(stack: Stack, request: Request, **fields: object) -> Verdict:
+    status = stack.wait_status(stack.generate(width=512, height=512, seed=SEED, **fields))
+    assert status["state"] == "completed", status
+    picture = Image.open(io.BytesIO(fetch(stack, status))).resize((64, 64), Image.Resampling.BOX)
+    return judge(np.asarray(picture), request, expected_scene(Task(request, (), (), None), SEED))
+
+
+def circle_on_white(colour: str) -> Request:
+    return Request("one", (Wanted(Trait("circle"), Trait(colour)),), backdrop=WantedBackdrop("plain", "white"))
+
+
+def test_who_asks_for_a_red_circle_on_white_gets_one(stack: Stack) -> None:
+    assert judge_job(stack, circle_on_white("red"), prompt="a red circle on a white background").right
+
+
+def test_with_a_blue_reference_the_object_turns_blue(stack: Stack) -> None:
+    uploaded = stack.upload((ROOT / "umrgen_cli" / "demo" / "reference.jpg").read_bytes())
+    fields = {
+        "prompt": "a circle in the colour of the reference on a white background",
+        "reference_images": [uploaded["filename"]],
+    }
+    assert judge_job(stack, circle_on_white("blue"), **fields).right
+    assert not judge_job(stack, circle_on_white("red"), **fields).right
 
 
 def test_the_same_seed_gives_the_same_file_content(stack: Stack) -> None:

@@ -10,10 +10,12 @@ from PIL import Image
 
 from tests.conftest import make_settings
 from tests.infer.conftest import WAIT_S, is_running
-from umrgen_core.errors import RunError
+from umrgen_core.clock import SystemClock
+from umrgen_core.errors import RunError, Unavailable
 from umrgen_core.files import FileStore, Shelf
 from umrgen_core.jobs import ErrorCode, JobState
 from umrgen_core.worker_store import WorkerState, WorkerStore
+from umrgen_infer.daemon import Daemon
 from umrgen_infer.painter import DeviceLost
 
 
@@ -213,7 +215,7 @@ async def test_a_run_past_its_deadline_is_recorded_and_the_process_ends(
     assert await asyncio.wait_for(task, WAIT_S) == 1
 
 
-async def test_a_lost_device_gives_the_job_back_and_ends_the_process(
+async def test_a_lost_device_lets_the_job_go_with_its_attempt_counted_and_ends_the_process(
     start_daemon, make_agent, submit, wait_for, painter
 ):
     painter.error = DeviceLost("CUDA error")
@@ -222,7 +224,53 @@ async def test_a_lost_device_gives_the_job_back_and_ends_the_process(
     job = await submit(agent)
     assert await asyncio.wait_for(task, WAIT_S) == 1
     job = await wait_for(agent, job.id, lambda job: job.state is JobState.QUEUED)
-    assert job.attempts == 0
+    assert job.attempts == 1
+
+
+async def test_a_job_that_breaks_the_device_every_time_fails_when_its_attempts_are_used_up(
+    start_daemon, make_agent, submit, wait_for, painter
+):
+    painter.error = DeviceLost("CUDA error")
+    agent = await make_agent("alice")
+    job = await submit(agent)
+    for _ in range(3):
+        _, task = await start_daemon()
+        assert await asyncio.wait_for(task, WAIT_S) == 1
+    ended = await wait_for(agent, job.id)
+    assert (ended.state, ended.error_code, ended.attempts) == (JobState.FAILED, "worker_lost", 3)
+
+
+async def test_a_wall_clock_that_steps_back_costs_nothing(
+    settings, database, painter, make_agent, submit, wait_for, start_daemon
+):
+    class PastClock(SystemClock):
+        def wall_us(self) -> int:
+            return 1_000_000
+
+    agent = await make_agent("alice")
+    job = await submit(agent)
+    daemon = Daemon(settings, PastClock(), database, lambda: painter)
+    task = asyncio.create_task(daemon.serve())
+    ended = await wait_for(agent, job.id)
+    daemon.stop()
+    await asyncio.wait_for(task, WAIT_S)
+    assert (ended.state, ended.timings["total"]) == (JobState.COMPLETED, 0)
+
+
+async def test_a_hung_run_ends_the_process_even_when_that_cannot_be_recorded(
+    start_daemon, make_agent, submit, wait_for, painter, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("umrgen_infer.run.SETTLE_ATTEMPTS", 0)
+    painter.hold.clear()
+    daemon, task = await start_daemon(make_settings(tmp_path / "data", jobs={"deadline_s": 0.5}))
+    agent = await make_agent("alice")
+    await wait_for(agent, (await submit(agent)).id, is_running)
+
+    async def refuse(*_):
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(daemon._claims, "fail", refuse)
+    assert await asyncio.wait_for(task, WAIT_S) == 1
 
 
 async def test_a_job_with_attempts_behind_it_runs_alone(start_daemon, make_agent, submit, wait_for, painter, database):

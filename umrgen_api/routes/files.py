@@ -10,7 +10,7 @@ from aiohttp import hdrs, web
 
 from umrgen_api.access import find_agent
 from umrgen_api.services import services_of
-from umrgen_core.errors import Forbidden, NotFound
+from umrgen_core.errors import Forbidden, NotFound, RangeNotSatisfiable
 from umrgen_core.files import Shelf
 from umrgen_core.jobs import Output, Reference
 from umrgen_core.logs import get_logger
@@ -56,9 +56,21 @@ async def _serve(
     if not await asyncio.to_thread(services.verified.is_whole, shelf, record.disk_name, record.sha256):
         LOG.error("file_damaged", shelf=shelf.value, disk_name=record.disk_name)
         raise missing
+    _refuse_impossible_range(request, record.bytes)
     path = services.files.path(shelf, record.disk_name)
     rest_s = max(0, (record.expires_at_us - services.clock.wall_us()) // 1_000_000)
     return _file_response(path, record, image_format, rest_s)
+
+
+def _refuse_impossible_range(request: web.Request, size: int) -> None:
+    try:
+        start = request.http_range.start
+    except ValueError:
+        start = size
+    if start is not None and start >= size:
+        raise RangeNotSatisfiable(
+            f"The file has {size} bytes; ask for a part of those, such as 'Range: bytes=0-1023'.", extra={"bytes": size}
+        )
 
 
 def _file_response(path: Path, record: Reference | Output, image_format: str, max_age_s: int) -> web.FileResponse:

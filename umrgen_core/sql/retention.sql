@@ -17,8 +17,10 @@ WHERE r.expires_at_us <= :now_us AND NOT EXISTS (
 ORDER BY r.expires_at_us
 LIMIT :most;
 
--- name: delete_expired_replays(now_us)!
-DELETE FROM replays WHERE expires_at_us <= :now_us;
+-- name: delete_expired_replays(now_us, most)!
+DELETE FROM replays WHERE (agent_id, idempotency_key) IN (
+    SELECT agent_id, idempotency_key FROM replays WHERE expires_at_us <= :now_us LIMIT :most
+);
 
 -- name: find_expired(now_us)^
 -- Whether a round of the sweep has anything to write.

@@ -13,8 +13,11 @@ import torch
 
 from umrgen_core.errors import RunError
 from umrgen_core.jobs import ErrorCode
+from umrgen_core.logs import get_logger
 from umrgen_core.profiles import ModelProfile
 from umrgen_infer.painter import Commission, DeviceLost, OnStep, Painting
+
+LOG = get_logger("painter")
 
 
 class DiffusersPainter:
@@ -23,7 +26,6 @@ class DiffusersPainter:
     def __init__(self, pipeline: Any, profile: ModelProfile) -> None:
         self._pipeline = pipeline
         self._profile = profile
-        self.warm_up_s = 0.0
 
     def paint(self, commission: Commission, on_step: OnStep) -> Painting:
         """Run the pipeline once. See Painter.paint for what it raises."""
@@ -32,11 +34,12 @@ class DiffusersPainter:
         try:
             with self._watched(stages):
                 result = self._pipeline(**self._arguments(commission))
-        except torch.OutOfMemoryError as error:
+        except torch.OutOfMemoryError:
+            LOG.exception("out_of_memory")
             failure = RunError(
                 ErrorCode.OUT_OF_MEMORY,
                 f"{commission.width}x{commission.height} with {len(commission.references)} references does not fit"
-                f" the device's memory ({error}). Ask for a smaller picture or fewer references.",
+                " the device's memory. Ask for a smaller picture or fewer references.",
                 retryable=False,
             )
         except torch.AcceleratorError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -76,6 +75,4 @@ def _choose_device(profile: ModelProfile) -> str:
 def _warm_up(painter: DiffusersPainter, profile: ModelProfile) -> None:
     size = profile.render_size(MIN_SIDE_PX, MIN_SIDE_PX)
     commission = Commission("warm-up", "", size.width, size.height, WARM_UP_STEPS, 0, ())
-    began = time.perf_counter()
     painter.paint(commission, lambda _: None)
-    painter.warm_up_s = time.perf_counter() - began
