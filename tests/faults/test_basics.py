@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 
+import pysqlite3
 import pytest
 
 from tests.conftest import picture_bytes
 from tests.faults.harness import Service, check, read_rows, wait_until
+from tests.faults.table import record
 
 MakeService = Callable[..., Service]
 
@@ -126,3 +129,26 @@ def test_writes_answer_503_in_bounded_time_while_another_process_holds_the_lock(
     wait_until(lambda: service.post().status_code == 202, 20)
     service.start_infer()
     finish(service)
+
+
+@pytest.mark.parametrize("held_s", [3.0, pytest.param(10.0, marks=pytest.mark.faults)])
+def test_a_database_locked_by_a_foreign_program_costs_503s_and_no_job(make_service: MakeService, held_s: float) -> None:
+    service = make_service(UMRGEN_STORAGE__LOCK_TIMEOUT_S="0.5")
+    service.start_api()
+    service.start_infer()
+    service.post()
+    foreign = pysqlite3.connect(service.data_dir / "umrgen.sqlite3", isolation_level=None)
+    foreign.execute("BEGIN IMMEDIATE")  # knows nothing of store.lock
+    until = time.monotonic() + held_s
+    refused = 0
+    while time.monotonic() < until:
+        answer = service.post()
+        assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+        assert answer.elapsed.total_seconds() < 3
+        refused += 1
+    assert service.http.get(f"{service.url}/healthz", timeout=5).status_code == 200
+    foreign.execute("ROLLBACK")
+    foreign.close()
+    wait_until(lambda: service.post().status_code == 202, 30)
+    finish(service)
+    record("database locked by another program", runs=1, points=refused)
