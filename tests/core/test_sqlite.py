@@ -85,7 +85,7 @@ def test_the_writer_holds_foreign_keys(writer: Connection) -> None:
 
 def test_both_connections_have_the_measured_settings(writer: Connection, reader: Connection) -> None:
     for connection in (writer, reader):
-        assert pragma(connection, "cache_size") == -65536
+        assert pragma(connection, "cache_size") == -8192
         assert pragma(connection, "secure_delete") == 0
         assert connection.isolation_level is None
 
