@@ -34,7 +34,9 @@ FAST = {
     "UMRGEN_STORAGE__DISK_FLOOR_BYTES": "0",
     "UMRGEN_STORAGE__ORPHAN_MARGIN_S": "0.5",
     "UMRGEN_STORAGE__LOCK_TIMEOUT_S": "2",
-    "UMRGEN_API__BODY_TIMEOUT_S": "2",
+    "UMRGEN_API__BODY_TIMEOUT_S": "1",
+    "UMRGEN_UPLOADS__TIMEOUT_S": "1.5",  # an orphan is older than the longest upload can take
+    "UMRGEN_UPLOADS__WAITING": "4",
     "UMRGEN_JOBS__LEASE_S": "1",
     "UMRGEN_JOBS__HEARTBEAT_S": "0.3",
     "UMRGEN_JOBS__DEADLINE_S": "3",

@@ -151,7 +151,7 @@ def damage_and_start(service: Service, table: str) -> None:
     answer = service.post()
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     daemon = service.start("tests.faults.null_infer")
-    assert daemon.process.wait(READY_S) == 1
+    assert daemon.process.wait(READY_S) == 2
     said = daemon.log.read_text()
     assert "umrgen-infer:" in said
     for text in (str(problem), said.strip().splitlines()[-1]):
