@@ -57,7 +57,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="umrgen-run", description=__doc__)
     parser.add_argument("--config", type=Path, default=Path("config.toml"))
     config = parser.parse_args().config
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background jobs inherit it ignored
+        signal.signal(number, signal.default_int_handler)
     kept = [Kept(module, config) for module in MODULES]
     status: int | None = None
     try:
