@@ -126,7 +126,7 @@ class SanitiserPool:
         try:
             with open(source, "rb") as source_file, open(output, "r+b") as output_file:  # noqa: ASYNC230 - local, ours
                 answer = await child.sanitise(source_file.fileno(), output_file.fileno(), self._settings.timeout_s)
-        except (ChildDied, TimeoutError, BrokenPipeError, ValueError):
+        except (ChildDied, TimeoutError, ConnectionError, ValueError):
             LOG.warning("sanitiser_died")
             raise InvalidImage("decoding it takes more time or memory than is allowed") from None
         else:
