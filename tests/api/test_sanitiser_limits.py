@@ -250,3 +250,18 @@ async def test_a_file_that_cannot_be_opened_costs_no_child(pool: Pool, tmp_path:
             await pool.pool.sanitise(tmp_path / "gone", tmp_path / "gone")
     assert not pool.pool._busy
     assert await pool.clean(picture_bytes()) == "png"
+
+
+async def test_a_channel_that_breaks_is_answered_and_not_taken_for_a_client_that_left(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert await pool.clean(picture_bytes()) == "png"
+
+    async def break_channel(*_: object) -> None:
+        raise ConnectionResetError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("umrgen_api.sanitiser_pool._Child.sanitise", break_channel)
+        with pytest.raises(InvalidImage):
+            await pool.clean(picture_bytes())
+    assert await pool.clean(picture_bytes()) == "png"
