@@ -10,7 +10,7 @@ TYPED := umrgen_core umrgen_api umrgen_infer umrgen_cli benchmarks
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run api infer migrate test faults check format lint types train-tiny eval-tiny clean
+.PHONY: help setup demo run api infer migrate test faults check audit format lint types train-tiny eval-tiny clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed: apt install python3 python3-venv, or make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[infer,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[infer,safety,dev]'
 	@touch $@
 
 demo: $(STAMP) ## the whole service once: upload, generate, save a PNG
@@ -60,6 +60,9 @@ lint: $(STAMP) ## ruff
 
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy $(TYPED)
+
+audit: $(STAMP) ## known vulnerabilities of the pinned packages; fails where a newer version mends one
+	$(BIN)/python .ci/audit.py
 
 train-tiny: $(STAMP) ## train the embedded model from nothing to its shipped files; resumable
 	$(BIN)/python -m training.train

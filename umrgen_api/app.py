@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
+from pathlib import Path
 
 from aiohttp import hdrs, web
 
 from umrgen_api.access import Handler
+from umrgen_api.cors import allow_origin, answer_preflights
 from umrgen_api.middleware import add_headers, answer_errors, guard, identify, log_request
 from umrgen_api.rates import RateLimits
 from umrgen_api.routes import files, health, jobs, references
@@ -52,11 +54,11 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
 def build_app(settings: Settings, clock: Clock) -> web.Application:
     """The web tier over the store of `settings`. Raises ConfigError where it must not listen."""
     refuse_open_development_key(settings)
-    app = web.Application(middlewares=[identify, answer_errors, guard], client_max_size=1 << 20)
+    app = web.Application(middlewares=[identify, answer_preflights, answer_errors, guard], client_max_size=1 << 20)
     for method, path, handler in ROUTES:
         add = app.router.add_get if method == "GET" else partial(app.router.add_route, method)
         add(path, handler, expect_handler=meet_expectation)
-    app.on_response_prepare.extend((add_headers, log_request))
+    app.on_response_prepare.extend((add_headers, allow_origin, log_request))
     app.cleanup_ctx.append(_services_context(settings, clock))
     return app
 
@@ -115,7 +117,7 @@ def _make_services(settings: Settings, clock: Clock, database: Database) -> Serv
         retention=RetentionStore(database),
         cancellation=Cancellation(database, settings.storage.retention_s),
         sanitiser=SanitiserPool(settings.uploads),
-        prompts=load_prompt_check(),
+        prompts=load_prompt_check(Path(settings.safety.lists) if settings.safety.lists else None),
         rates=RateLimits(),
         wakeup=Wakeup(data_dir, Listener.API, new_process_id()),
     )

@@ -7,13 +7,14 @@ import asyncio
 import re
 import sys
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 from umrgen_core.accounts import Accounts, Limit, Limits, MintedKey
-from umrgen_core.agents import Scope
+from umrgen_core.agents import SHIPPED_CATEGORIES, Scope
 from umrgen_core.clock import SystemClock, format_time
 from umrgen_core.config import Settings
 from umrgen_core.database import open_database
@@ -39,6 +40,11 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     limits = _command(agents, shared, "limits", _limit_agent, "change an agent's own limits")
     limits.add_argument("name")
     _add_limits(limits)
+    safety = _command(agents, shared, "safety", _set_safety, "the blocked keywords that hold for an agent")
+    safety.add_argument("name")
+    safety.add_argument(
+        "--off", required=True, metavar="LIST", help="categories not checked, as in sexual,violence; or 'none'"
+    )
     keys = commands.add_parser("keys", help="the keys of agents").add_subparsers(required=True, metavar="ACTION")
     create = _command(keys, shared, "create", _create_key, "a further key of an agent; shown once")
     create.add_argument("agent")
@@ -65,6 +71,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 
 async def _with_accounts(settings: Settings, options: argparse.Namespace, act: Act) -> None:
+    options.categories = _list_categories(settings)
     async with open_database(settings, SystemClock()) as database:
         await database.integrity.wait()
         await act(Accounts(database), options)
@@ -106,6 +113,20 @@ async def _limit_agent(accounts: Accounts, options: argparse.Namespace) -> None:
     print(f"changed the limits of {options.name}; they hold from the next request on")
 
 
+async def _set_safety(accounts: Accounts, options: argparse.Namespace) -> None:
+    off = [] if options.off == "none" else [name.strip() for name in options.off.split(",")]
+    known = options.categories
+    if unknown := [name for name in off if name not in known]:
+        raise AccountError(f"there is no category {unknown[0]!r}; there are {', '.join(known)}")
+    await accounts.set_safety_off(options.name, off)
+    print(f"not checked for {options.name} from the next request on: {', '.join(off) or 'nothing, all is checked'}")
+
+
+def _list_categories(settings: Settings) -> list[str]:
+    own = Path(settings.safety.lists).glob("*.toml") if settings.safety.lists else ()
+    return sorted({*SHIPPED_CATEGORIES, *(path.stem for path in own)})
+
+
 async def _create_key(accounts: Accounts, options: argparse.Namespace) -> None:
     expires_at_us = None if options.days is None else SystemClock().wall_us() + int(options.days * DAY_S * 1e6)
     scopes = _read_scopes(options.scopes)
@@ -123,11 +144,22 @@ async def _revoke_key(accounts: Accounts, options: argparse.Namespace) -> None:
 
 
 async def _list_agents(accounts: Accounts, _: argparse.Namespace) -> None:
-    table = Table("agent", "session", "keys", "references", "bytes", "output bytes", *(limit.value for limit in Limit))
+    table = Table(
+        "agent",
+        "session",
+        "keys",
+        "references",
+        "bytes",
+        "output bytes",
+        *(limit.value for limit in Limit),
+        "not checked",
+    )
     for row in await accounts.list_agents():
         usage = (row["used_references"], row["used_reference_bytes"], row["used_output_bytes"])
         own = ("default" if row[limit] is None else row[limit] for limit in Limit)
-        table.add_row(row["name"], row["session_id"], *map(str, (row["live_keys"], *usage, *own)))
+        table.add_row(
+            row["name"], row["session_id"], *map(str, (row["live_keys"], *usage, *own)), row["safety_off"] or "-"
+        )
     _print(table)
 
 

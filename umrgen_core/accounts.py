@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from umrgen_core.agent_store import DEVELOPMENT_AGENT, DEVELOPMENT_KEY_NAME
-from umrgen_core.agents import Scope
+from umrgen_core.agents import ALWAYS_CHECKED, Scope
 from umrgen_core.database import Database
 from umrgen_core.errors import AccountError
 from umrgen_core.keys import digest_key, mint_key
@@ -77,6 +77,18 @@ class Accounts:
         def work(connection: Connection) -> None:
             agent = self._get_agent(connection, name)
             self._put_limits(connection, agent, limits, self._db.statements.set_agent_limits)
+
+        await self._db.writer.run(work)
+
+    async def set_safety_off(self, name: str, off: Iterable[str]) -> None:
+        """Name the categories of blocked keywords that are not checked for an agent."""
+        names = sorted(set(off))
+        if ALWAYS_CHECKED in names:
+            raise AccountError(f"the category {ALWAYS_CHECKED!r} cannot be switched off")
+
+        def work(connection: Connection) -> None:
+            agent = self._get_agent(connection, name)
+            self._db.statements.set_safety_off(connection, id=agent["id"], safety_off=" ".join(names))
 
         await self._db.writer.run(work)
 

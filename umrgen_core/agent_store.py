@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hmac
+
 from umrgen_core.agents import Agent, Scope, to_agent
 from umrgen_core.config import LimitSettings
 from umrgen_core.database import Database
 from umrgen_core.keys import digest_key
-from umrgen_core.sqlite import Connection
+from umrgen_core.sqlite import Connection, Row
 
 DEVELOPMENT_AGENT = "development"
 DEVELOPMENT_SESSION = "sid_ext_gen"
 DEVELOPMENT_KEY_NAME = "development"
 ALL_SCOPES = " ".join(Scope)
+NO_DIGEST = "0" * 64
+"""Compared with where the store knows no such key; no key is known to have it."""
 
 
 class AgentStore:
@@ -22,14 +26,22 @@ class AgentStore:
         self._defaults = defaults
 
     async def find_by_key(self, key: str) -> Agent | None:
-        """The agent of a key that is live now, or None."""
-        row = await self._db.reader.one(self._db.statements.find_key.sql, sha256=digest_key(key))
-        now_us = self._db.clock.wall_us()
-        if row is None or row["revoked_at_us"] is not None:
-            return None
-        if row["expires_at_us"] is not None and row["expires_at_us"] <= now_us:
+        """The agent of a key that is live now, or None.
+
+        An unknown key costs the same digest, statement and comparison as any other.
+        """
+        digest = digest_key(key)
+        row = await self._db.reader.one(self._db.statements.find_key.sql, sha256=digest)
+        stored = NO_DIGEST if row is None else row["sha256"]
+        same = hmac.compare_digest(stored.encode(), digest.encode())
+        if row is None or not same or not self._is_live(row):
             return None
         return to_agent(row, self._defaults)
+
+    def _is_live(self, row: Row) -> bool:
+        expires_at_us: int | None = row["expires_at_us"]
+        expired = expires_at_us is not None and expires_at_us <= self._db.clock.wall_us()
+        return row["revoked_at_us"] is None and not expired
 
     async def create_agent(self, name: str, session_id: str, key: str, scopes: str = ALL_SCOPES) -> int:
         """An agent with its first key; the agent's id. The key itself is not kept."""

@@ -20,6 +20,11 @@ class Scope(StrEnum):
     """Everything that changes nothing."""
 
 
+ALWAYS_CHECKED = "minors"
+"""The category of blocked keywords that cannot be switched off."""
+SHIPPED_CATEGORIES = ("hate", ALWAYS_CHECKED, "sexual", "violence")
+
+
 @dataclass(frozen=True, slots=True)
 class AgentLimits:
     """What one caller may use: the agent's limits, narrowed by the key's."""
@@ -42,6 +47,8 @@ class Agent:
     key_id: int
     scopes: frozenset[str]
     limits: AgentLimits
+    safety_off: frozenset[str]
+    """Categories of blocked keywords that are not checked for this agent."""
 
 
 def to_agent(row: Row, defaults: LimitSettings) -> Agent:
@@ -60,6 +67,7 @@ def to_agent(row: Row, defaults: LimitSettings) -> Agent:
             reference_bytes=_narrowed(row, "reference_bytes_limit", defaults.reference_bytes),
             output_bytes=_narrowed(row, "output_bytes_limit", defaults.output_bytes),
         ),
+        safety_off=frozenset(row["safety_off"].split()),
     )
 
 

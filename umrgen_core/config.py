@@ -40,6 +40,7 @@ class ApiSettings(Section):
     body_timeout_s: Seconds = 60
     keepalive_s: Seconds = 75
     trusted_proxies: list[IPvAnyNetwork] = []
+    cors_origins: list[Annotated[str, Field(pattern=r"^(\*|https?://[A-Za-z0-9.\-\[\]:]+)$")]] = []
 
     def listens_on_loopback(self) -> bool:
         """Whether only this machine can connect to the address."""
@@ -131,6 +132,14 @@ class InferSettings(Section):
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
 
 
+class SafetySettings(Section):
+    """What a prompt must pass before it is accepted, and a picture before it is published."""
+
+    lists: str = ""
+    output_check: Literal["", "opennsfw"] = ""
+    output_threshold: Annotated[float, Field(ge=0, le=1)] = 0.8
+
+
 class LogSettings(Section):
     """How much is logged and how much of it is kept below data_dir."""
 
@@ -158,6 +167,7 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()
     files: FileSettings = FileSettings()
     infer: InferSettings = InferSettings()
+    safety: SafetySettings = SafetySettings()
     log: LogSettings = LogSettings()
     models: dict[str, ModelProfile] = {}
 
@@ -213,8 +223,10 @@ def load_settings(path: Path) -> Settings:
     base = path.resolve().parent
     data_dir = (base / settings.storage.data_dir).resolve()
     storage = settings.storage.model_copy(update={"data_dir": data_dir})
+    lists = settings.safety.lists
+    safety = settings.safety.model_copy(update={"lists": str((base / lists).resolve()) if lists else ""})
     models = {name: _with_absolute_path(profile, base) for name, profile in settings.models.items()}
-    return settings.model_copy(update={"storage": storage, "models": models})
+    return settings.model_copy(update={"storage": storage, "safety": safety, "models": models})
 
 
 def _with_absolute_path(profile: ModelProfile, base: Path) -> ModelProfile:

@@ -22,6 +22,7 @@ from umrgen_core.names import new_process_id
 from umrgen_core.wakeup import Listener, Wakeup
 from umrgen_core.worker_store import WorkerState, WorkerStore
 from umrgen_infer.lease import StopReason
+from umrgen_infer.output_check import LoadCheck, OutputCheck, load_output_check
 from umrgen_infer.painter import Painter
 from umrgen_infer.run import FATAL, Outcome, Run, Workshop
 
@@ -37,7 +38,14 @@ LoadPainter = Callable[[], Painter]
 class Daemon:
     """One inference process over one store, serving one model."""
 
-    def __init__(self, settings: Settings, clock: Clock, database: Database, load_painter: LoadPainter) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        database: Database,
+        load_painter: LoadPainter,
+        load_check: LoadCheck = load_output_check,
+    ) -> None:
         self._settings = settings
         self._clock = clock
         self._database = database
@@ -46,6 +54,7 @@ class Daemon:
         self._workers = WorkerStore(database)
         self._files = FileStore(settings.storage.data_dir)
         self._load_painter = load_painter
+        self._load_check = load_check
         self._id = new_process_id()
         self._wakeup = Wakeup(settings.storage.data_dir, Listener.INFER, self._id)
         self._hint = asyncio.Event()
@@ -72,9 +81,9 @@ class Daemon:
         for task in side_tasks:
             task.add_done_callback(log_death)
         try:
-            painter = await self._load()
-            if painter is not None:
-                await self._work(painter)
+            workshop = await self._load()
+            if workshop is not None:
+                await self._work(workshop)
         finally:
             for task in side_tasks:
                 task.cancel()
@@ -92,23 +101,33 @@ class Daemon:
             return False
         return True
 
-    async def _load(self) -> Painter | None:
+    async def _load(self) -> Workshop | None:
         LOG.info("model_loading", model=self._settings.default_model, worker=self._id)
-        load = asyncio.get_running_loop().run_in_executor(self._painting_thread, self._load_painter)
+        load = asyncio.get_running_loop().run_in_executor(self._painting_thread, self._load_models)
         stopping = asyncio.create_task(self._stop.wait())
         futures: set[asyncio.Future[Any]] = {load, stopping}
         await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
         if not load.done():
             return None
-        painter = load.result()
+        check, painter = load.result()
         LOG.info("model_ready", model=self._settings.default_model, worker=self._id)
-        return painter
-
-    async def _work(self, painter: Painter) -> None:
-        workshop = Workshop(
-            self._settings, self._clock, self._claims, self._files, painter, self._painting_thread, self._image_threads
+        return Workshop(
+            self._settings,
+            self._clock,
+            self._claims,
+            self._files,
+            painter,
+            check,
+            self._painting_thread,
+            self._image_threads,
         )
+
+    def _load_models(self) -> tuple[OutputCheck | None, Painter]:
+        """The check comes first: where its package is missing, nobody waits minutes for weights to hear so."""
+        return self._load_check(self._settings.safety), self._load_painter()
+
+    async def _work(self, workshop: Workshop) -> None:
         await self._set_state(WorkerState.READY)
         while not self._stop.is_set():
             claim = await self._claim()

@@ -22,6 +22,7 @@ from umrgen_core.logs import get_logger
 from umrgen_core.names import new_output_filename, output_disk_name
 from umrgen_infer.images import encode_png, fit_picture, load_references, require_picture
 from umrgen_infer.lease import Lease, RunStopped, StopReason
+from umrgen_infer.output_check import OutputCheck, Verdict
 from umrgen_infer.painter import Commission, DeviceLost, Painter
 
 LOG = get_logger("run")
@@ -45,24 +46,25 @@ class Outcome(StrEnum):
     DROPPED = "dropped"
     """The claim was lost; nothing of this run remains."""
     TIMED_OUT = "timed_out"
-    """Failed at its deadline with the pipeline still busy: the process must end."""
+    """Failed at its deadline with a thread still busy on it: the process must end."""
     DEVICE_LOST = "device_lost"
     """Let go because the device is broken: the process must end."""
 
 
 FATAL = frozenset({Outcome.TIMED_OUT, Outcome.DEVICE_LOST})
-"""Outcomes after which the pipeline is not free again in this process."""
+"""Outcomes after which the pipeline, or a thread beside it, is not free again in this process."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workshop:
-    """What every run needs: settings, clock, stores, the painter and the threads."""
+    """What every run needs: settings, clock, stores, the painter, the output check and the threads."""
 
     settings: Settings
     clock: Clock
     claims: ClaimStore
     files: FileStore
     painter: Painter
+    output_check: OutputCheck | None
     painting_thread: Executor
     image_threads: Executor
 
@@ -115,8 +117,11 @@ class Run:
 
     async def _try(self) -> Outcome:
         try:
-            image = await self._paint()
-            self.painted.set()
+            await self.may_paint.wait()
+            async with asyncio.timeout(self._shop.settings.jobs.deadline_s):
+                image = await self._paint()
+                self.painted.set()
+                image = await self._check(image)
             return await self._publish(image)
         except RunStopped as stopped:
             return await self._end_stopped(stopped.reason)
@@ -144,20 +149,45 @@ class Run:
 
     async def _paint(self) -> Image.Image:
         loop, job = asyncio.get_running_loop(), self._claim.job
-        await self.may_paint.wait()
-        async with asyncio.timeout(self._shop.settings.jobs.deadline_s):
-            began = time.perf_counter()
-            references = await loop.run_in_executor(
-                self._shop.image_threads, load_references, self._shop.files, self._claim.pins, self._profile
-            )
-            self._timings["load_references"] = time.perf_counter() - began
-            size = self._profile.render_size(job.width, job.height)
-            commission = Commission(job.prompt, job.negative, size.width, size.height, job.steps, job.seed, references)
-            painting = await loop.run_in_executor(
-                self._shop.painting_thread, self._shop.painter.paint, commission, self.lease.on_step
-            )
+        began = time.perf_counter()
+        references = await loop.run_in_executor(
+            self._shop.image_threads, load_references, self._shop.files, self._claim.pins, self._profile
+        )
+        self._timings["load_references"] = time.perf_counter() - began
+        size = self._profile.render_size(job.width, job.height)
+        commission = Commission(job.prompt, job.negative, size.width, size.height, job.steps, job.seed, references)
+        painting = await loop.run_in_executor(
+            self._shop.painting_thread, self._shop.painter.paint, commission, self.lease.on_step
+        )
         self._timings |= painting.timings
         return require_picture(painting.image, size.width, size.height)
+
+    async def _check(self, image: Image.Image) -> Image.Image:
+        """The picture as it would be served, once the output check, if there is one, lets it pass."""
+        check = self._shop.output_check
+        if check is None:
+            return image
+        began = time.perf_counter()
+        picture, verdict = await asyncio.get_running_loop().run_in_executor(
+            self._shop.image_threads, self._examine, check, image
+        )
+        self._timings["check"] = duration_s = round(time.perf_counter() - began, 6)
+        log = LOG.bind(job_id=self._claim.job_id, fence=self._claim.fence, duration_s=duration_s)
+        log.info("output_checked", score=round(verdict.score, 6), blocked=verdict.blocked)
+        if verdict.blocked:
+            # Not retryable: the same prompt and seed give the same picture, and a client that repeats by itself
+            # would only search for a seed that slips through.
+            raise RunError(
+                ErrorCode.CONTENT_BLOCKED,
+                "The finished picture was refused by the output check. Change the prompt and submit it as a new job.",
+                retryable=False,
+            )
+        return picture
+
+    def _examine(self, check: OutputCheck, image: Image.Image) -> tuple[Image.Image, Verdict]:
+        job = self._claim.job
+        picture = fit_picture(image, job.width, job.height, self._profile)
+        return picture, check.examine(picture)
 
     async def _publish(self, image: Image.Image) -> Outcome:
         loop, job = asyncio.get_running_loop(), self._claim.job

@@ -31,7 +31,7 @@ def minute(monkeypatch: pytest.MonkeyPatch) -> Minute:
 
 def make_agent(agent_id: int = 1, writes: int = 3, reads: int = 5) -> Agent:
     limits = AgentLimits(1, writes, reads, 1, 1, 1)
-    return Agent(agent_id, "alice", "sid_ext_alice", agent_id, frozenset(Scope), limits)
+    return Agent(agent_id, "alice", "sid_ext_alice", agent_id, frozenset(Scope), limits, frozenset())
 
 
 def take(rates: RateLimits, agent: Agent, rate: Rate, times: int) -> int:

@@ -79,6 +79,22 @@ async def test_scopes_and_narrowed_limits_hold(admin, start_server: StartServer)
     assert [await status_with(server, key) for _ in range(3)] == [200, 200, 429]
 
 
+async def test_categories_of_blocked_keywords_are_switched_off_and_on(admin, start_server: StartServer) -> None:  # noqa: F811
+    key = key_in(admin("agents", "create", "alice", "--concurrent-jobs", "9"))
+    server = await start_server()
+
+    async def ask() -> int:
+        headers = {"Authorization": f"Bearer {key}"}
+        return (await server.call("POST", "/api/v1/generate", json={"prompt": "a beheading"}, headers=headers))[0]
+
+    assert await ask() == 400
+    assert "violence" in admin("agents", "safety", "alice", "--off", "violence,sexual")
+    assert await ask() == 202
+    assert "sexual violence" in admin("agents", "list")
+    admin("agents", "safety", "alice", "--off", "none")
+    assert await ask() == 400
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -89,6 +105,9 @@ async def test_scopes_and_narrowed_limits_hold(admin, start_server: StartServer)
         (("keys", "revoke", "99"), "no key 99"),
         (("keys", "create", "development", "--scopes", "fly"), "upload, generate, read"),
         (("agents", "create", "bob", "--rate-per-minute", "-3"), "whole number"),
+        (("agents", "safety", "nobody", "--off", "violence"), "no agent called 'nobody'"),
+        (("agents", "safety", "development", "--off", "violins"), "there are hate, minors, sexual, violence"),
+        (("agents", "safety", "development", "--off", "minors"), "cannot be switched off"),
     ],
 )
 def test_what_cannot_be_is_said_in_one_line_and_changes_nothing(admin, arguments: tuple[str, ...], said: str) -> None:

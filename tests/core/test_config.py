@@ -116,6 +116,12 @@ def test_a_relative_data_dir_is_below_the_folder_of_the_file(
     assert settings.models["tiny-klein"].path == str(folder / "weights")
 
 
+def test_the_owners_lists_are_below_the_folder_of_the_file_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    assert load_settings(write(tmp_path, '[safety]\nlists = "mine"')).safety.lists == str(tmp_path / "mine")
+    assert load_settings(write(tmp_path)).safety.lists == ""
+
+
 def test_an_absolute_data_dir_and_the_path_of_a_package_are_kept(tmp_path: Path) -> None:
     shutil.copy(SHIPPED, tmp_path / "config.toml")
     path = tmp_path / "config.toml"

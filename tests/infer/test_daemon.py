@@ -176,7 +176,7 @@ async def make_agent_again(database, settings, name):
 
     row = await database.reader.one("SELECT id, session_id FROM agents WHERE name = :name", name=name)
     limits = AgentLimits(1, 60, 600, 500, 10**9, 10**10)
-    return Agent(row["id"], name, row["session_id"], 0, frozenset(), limits)
+    return Agent(row["id"], name, row["session_id"], 0, frozenset(), limits, frozenset())
 
 
 async def test_stopping_finishes_a_run_that_ends_in_time(start_daemon, make_agent, submit, wait_for, painter):

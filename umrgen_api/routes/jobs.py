@@ -39,8 +39,8 @@ async def generate(request: web.Request) -> web.Response:
         return _accepted(replay.answer, replayed=True)
     model = services.settings.default_model
     accepted = accept_request(body, model, services.settings.models[model])
-    services.prompts.check("prompt", accepted.prompt)
-    services.prompts.check("negative", accepted.negative)
+    services.prompts.check("prompt", accepted.prompt, agent.safety_off)
+    services.prompts.check("negative", accepted.negative, agent.safety_off)
     await asyncio.to_thread(services.disk.require_room)
     job_id, request_id = new_job_id(), request[REQUEST_ID]
     if submission is None:

@@ -25,7 +25,7 @@ WHERE agent_id = :agent_id AND name = :name AND sha256 <> :sha256 AND revoked_at
 -- A key with its agent's limits beside its own; who asks compares expiry and revocation.
 SELECT
     k.id AS key_id, k.name AS key_name, k.scopes, k.expires_at_us, k.revoked_at_us, k.sha256,
-    a.id AS agent_id, a.name AS agent_name, a.session_id,
+    a.id AS agent_id, a.name AS agent_name, a.session_id, a.safety_off,
     a.concurrent_jobs, a.rate_per_minute, a.reads_per_minute,
     a.reference_limit, a.reference_bytes_limit, a.output_bytes_limit,
     k.concurrent_jobs AS key_concurrent_jobs, k.rate_per_minute AS key_rate_per_minute,
@@ -54,6 +54,9 @@ UPDATE agents SET
     reference_limit = :reference_limit, reference_bytes_limit = :reference_bytes_limit,
     output_bytes_limit = :output_bytes_limit
 WHERE id = :id;
+
+-- name: set_safety_off(id, safety_off)!
+UPDATE agents SET safety_off = :safety_off WHERE id = :id;
 
 -- name: set_key_limits(id, concurrent_jobs, rate_per_minute, reads_per_minute, reference_limit, reference_bytes_limit, output_bytes_limit)!
 UPDATE api_keys SET
