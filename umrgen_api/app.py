@@ -13,7 +13,7 @@ from umrgen_api.access import Handler
 from umrgen_api.cors import allow_origin, answer_preflights
 from umrgen_api.middleware import add_headers, answer_errors, guard, identify, log_request
 from umrgen_api.rates import RateLimits
-from umrgen_api.routes import files, health, jobs, references
+from umrgen_api.routes import files, health, jobs, models, references
 from umrgen_api.safety import load_prompt_check
 from umrgen_api.sanitiser_pool import SanitiserPool
 from umrgen_api.services import SERVICES, Services
@@ -28,6 +28,7 @@ from umrgen_core.disk import DiskGuard
 from umrgen_core.errors import ConfigError
 from umrgen_core.files import FileStore
 from umrgen_core.job_store import JobStore
+from umrgen_core.loras import LoraShelf
 from umrgen_core.names import new_process_id
 from umrgen_core.reference_store import ReferenceStore
 from umrgen_core.retention_store import RetentionStore
@@ -45,6 +46,7 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("DELETE", "/api/v1/references/{filename}", references.delete_reference),
     ("POST", "/api/v1/generate", jobs.generate),
     ("GET", "/api/v1/status/{job_id}", jobs.get_status),
+    ("GET", "/api/v1/models", models.list_models),
     ("DELETE", "/api/v1/jobs/{job_id}", jobs.cancel_job),
     ("GET", "/references/{session_id}/{filename}", files.get_reference),
     ("GET", "/outputs/{session_id}/{filename}", files.get_output),
@@ -118,6 +120,7 @@ def _make_services(settings: Settings, clock: Clock, database: Database) -> Serv
         cancellation=Cancellation(database, settings.storage.retention_s),
         sanitiser=SanitiserPool(settings.uploads),
         prompts=load_prompt_check(Path(settings.safety.lists) if settings.safety.lists else None),
+        loras=LoraShelf(settings.infer.loras),
         rates=RateLimits(),
         wakeup=Wakeup(data_dir, Listener.API, new_process_id()),
     )

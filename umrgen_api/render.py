@@ -6,6 +6,7 @@ from umrgen_core.admission import render_progress
 from umrgen_core.clock import format_time
 from umrgen_core.job_store import QueuePlace
 from umrgen_core.jobs import Job, JobState, Output, Reference
+from umrgen_core.profiles import MAX_SIDE_PX, MIN_SIDE_PX, ModelProfile
 
 
 def reference_url(reference: Reference) -> str:
@@ -72,6 +73,7 @@ def render_status(job: Job, place: QueuePlace | None, eta_s: float | None) -> di
         "seed": job.seed,
         "reference_images": list(job.reference_names),
         "model": job.model,
+        "loras": [{"name": name, "strength": strength} for name, strength in job.loras],
         "ignored": list(job.ignored),
     }
     if job.state is JobState.QUEUED and place is not None:
@@ -105,6 +107,7 @@ def _render_picture(job: Job, output: Output) -> dict[str, object]:
     return {
         "image_url": output_url(output),
         "timings": dict(job.timings or {}),
+        "ran_with": dict(job.ran_with or {}),
         "sha256": output.sha256,
         "bytes": output.bytes,
     }
@@ -112,3 +115,23 @@ def _render_picture(job: Job, output: Output) -> dict[str, object]:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 2)
+
+
+def render_model(name: str, profile: ModelProfile, loras: list[str], *, default: bool) -> dict[str, object]:
+    """A model and its limits. Nothing of where its weights lie."""
+    return {
+        "name": name,
+        "default": default,
+        "revision": profile.revision,
+        "licence": profile.licence,
+        "steps": {"default": profile.steps, "min": profile.min_steps, "max": profile.max_steps},
+        "references": {"min": profile.min_references, "max": profile.references},
+        "size": {
+            "min_side": MIN_SIDE_PX,
+            "max_side": MAX_SIDE_PX,
+            "max_pixels": profile.max_area_px,
+            "native_side": profile.native_px,
+        },
+        "negative": profile.negative,
+        "loras": {"max": profile.loras, "names": loras if profile.loras else []},
+    }

@@ -14,12 +14,14 @@ import os
 import resource
 import signal
 import socket
+import struct
 import sys
+import zlib
 from typing import Any, BinaryIO
 
 from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from umrgen_api.image_headers import RefusedImage, check_size, read_header
+from umrgen_api.image_headers import Header, RefusedImage, read_header
 
 MAX_STORED_PX = 4_000_000
 MAX_OUTPUT_BYTES = 64 << 20
@@ -31,7 +33,8 @@ PRELOADED = (TiffImagePlugin,)
 
 _PR_SET_PDEATHSIG = 1
 _EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
-_REFUSED = (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, LookupError, TypeError, AttributeError)
+_REFUSED = (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, LookupError, TypeError, AttributeError,
+            struct.error, zlib.error)  # fmt: skip
 
 
 def sanitise(data: bytes, output: BinaryIO) -> dict[str, Any]:
@@ -42,7 +45,7 @@ def sanitise(data: bytes, output: BinaryIO) -> dict[str, Any]:
     """
     header = read_header(data)
     try:
-        clean = _decode(header.format, data)
+        clean = _decode(header, data)
     except (Image.DecompressionBombError, MemoryError):
         raise RefusedImage("decoding it takes more memory than is allowed") from None
     except _REFUSED as error:
@@ -58,19 +61,29 @@ def sanitise(data: bytes, output: BinaryIO) -> dict[str, Any]:
     }
 
 
-def _decode(image_format: str, data: bytes) -> Image.Image:
-    image = _open(image_format, io.BytesIO(data))
-    check_size(*image.size)
+def _decode(header: Header, data: bytes) -> Image.Image:
+    image = _open(header.format, io.BytesIO(data))
+    if image.size != (header.width, header.height):  # a later header that says otherwise
+        raise RefusedImage(f"its header is not the one that its decoder finds ({image.width}x{image.height})")
     if getattr(image, "n_frames", 1) != 1:
         raise RefusedImage("it is animated; send a still image")
     profile = image.info.get("icc_profile")
-    orientation = image.getexif().get(0x0112, 1)
+    orientation = _read_orientation(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("RGB", "L"):
         image.draft(image.mode, _fitted(image.size))  # decodes at a fraction of the size where that is enough
     image.load()
     pixels = _to_srgb(_to_eight_bit(image), profile)
     pixels = pixels.resize(_fitted(pixels.size), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return _oriented(_bare_copy(pixels), orientation)
+
+
+def _read_orientation(image: Image.Image) -> int:
+    """1 to 8 as EXIF counts them; 1 where the EXIF is broken, which says nothing about the pixels."""
+    try:
+        orientation = image.getexif().get(0x0112, 1)
+    except _REFUSED:
+        return 1
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _open(image_format: str, stream: io.BytesIO) -> Image.Image:
@@ -141,8 +154,8 @@ def serve(channel: socket.socket, cpu_s: int) -> None:
         message, descriptors, _, _ = socket.recv_fds(channel, 4096, 2)
         if not message:
             return
-        spent_s = int(sum(os.times()[:2]))
-        resource.setrlimit(resource.RLIMIT_CPU, (spent_s + cpu_s + 1, resource.RLIM_INFINITY))
+        spent_s = int(sum(os.times()[:2]))  # the limit counts whole seconds: rounded down, cpu_s is the most
+        resource.setrlimit(resource.RLIMIT_CPU, (spent_s + cpu_s, resource.RLIM_INFINITY))
         channel.sendall(json.dumps(_serve_one(*descriptors)).encode() + b"\n")
 
 

@@ -18,6 +18,7 @@ from umrgen_core.database import Database
 from umrgen_core.disk import DiskGuard
 from umrgen_core.files import FileStore
 from umrgen_core.job_store import JobStore
+from umrgen_core.loras import LoraShelf
 from umrgen_core.reference_store import ReferenceStore
 from umrgen_core.retention_store import RetentionStore
 from umrgen_core.verified_files import VerifiedFiles
@@ -44,6 +45,7 @@ class Services:
     cancellation: Cancellation
     sanitiser: SanitiserPool
     prompts: PromptCheck
+    loras: LoraShelf
     rates: RateLimits
     wakeup: Wakeup
 

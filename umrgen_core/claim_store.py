@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.errors import StaleClaim
-from umrgen_core.jobs import Claim, ErrorCode, JobState
+from umrgen_core.jobs import Claim, ErrorCode, Job, JobState
 from umrgen_core.rows import to_job, to_pin
 from umrgen_core.sqlite import Connection, Row
 
@@ -98,16 +98,32 @@ class ClaimStore:
 
         return await self._db.writer.run(work)
 
-    async def complete(self, claim: Claim, output: NewOutput, timings: Mapping[str, float], run_s: float) -> None:
-        """End the job with a picture. Raises StaleClaim, also when a cancel was asked for."""
+    async def complete(
+        self,
+        claim: Claim,
+        output: NewOutput,
+        timings: Mapping[str, float],
+        run_s: float,
+        ran_with: Mapping[str, object] | None = None,
+    ) -> None:
+        """End the job with a picture. Raises StaleClaim, also when a cancel was asked for.
+
+        `timings` are seconds of its stages, `run_s` of the whole run; `ran_with` is what was in use.
+        """
 
         def work(connection: Connection) -> None:
-            self._complete(connection, claim, output, timings, run_s)
+            self._complete(connection, claim, output, timings, ran_with or {})
+            self._put_run_time(connection, claim.job, run_s)
 
         await self._db.writer.run(work)
 
     def _complete(
-        self, connection: Connection, claim: Claim, output: NewOutput, timings: Mapping[str, float], run_s: float
+        self,
+        connection: Connection,
+        claim: Claim,
+        output: NewOutput,
+        timings: Mapping[str, float],
+        ran_with: Mapping[str, object],
     ) -> None:
         statements, job = self._db.statements, claim.job
         now_us = self._db.clock.wall_us()
@@ -131,12 +147,15 @@ class ClaimStore:
             fence=claim.fence,
             output_id=output_id,
             timings=json.dumps(timings),
+            ran_with=json.dumps(ran_with),
             now_us=now_us,
             expires_at_us=expires_at_us,
         )
         _held(row, claim)
         statements.release_pins(connection, job_id=job.id)
-        statements.put_run_time(
+
+    def _put_run_time(self, connection: Connection, job: Job, run_s: float) -> None:
+        self._db.statements.put_run_time(
             connection,
             model=job.model,
             width=job.width,

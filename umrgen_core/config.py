@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, IPvAnyNetwork, ValidationErro
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from umrgen_core.errors import ConfigError
-from umrgen_core.profiles import ModelProfile
+from umrgen_core.profiles import HUB_PREFIX, PACKAGE_PREFIX, ModelProfile
 
 PREFIX = "UMRGEN_"
 
@@ -126,7 +126,10 @@ class FileSettings(Section):
 class InferSettings(Section):
     """What the daemon serves and how it waits."""
 
-    models: Annotated[list[str], Field(min_length=1, max_length=1)] = ["tiny-klein"]
+    models: Annotated[list[str], Field(min_length=1, max_length=64)] = ["tiny-klein"]
+    max_model_wait_s: Seconds = 30
+    memory_bytes: Bytes = 0
+    loras: str = ""
     poll_s: Seconds = 1
     stop_grace_s: Seconds = 20
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
@@ -187,8 +190,10 @@ class Settings(BaseSettings):
     @classmethod
     def _names_are_plain(cls, models: dict[str, ModelProfile]) -> dict[str, ModelProfile]:
         for name in models:
-            if not name or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name):
-                raise ValueError(f"model name {name!r} may hold letters, digits, '-', '_' and '.' only")
+            if not name[:1].isalnum() or not all(c.isascii() and (c.isalnum() or c in "-_.") for c in name):
+                raise ValueError(
+                    f"model name {name!r} may hold letters, digits, '-', '_' and '.', and begins with none of the last"
+                )
         return models
 
     @model_validator(mode="after")
@@ -198,6 +203,11 @@ class Settings(BaseSettings):
             known = ", ".join(sorted(self.models)) or "none"
             raise ValueError(f"[infer] models names {missing}, which no [models.NAME] describes (described: {known})")
         return self
+
+    @property
+    def served_models(self) -> dict[str, ModelProfile]:
+        """The models that requests may name, the default first."""
+        return {name: self.models[name] for name in self.infer.models}
 
     @property
     def default_model(self) -> str:
@@ -225,14 +235,17 @@ def load_settings(path: Path) -> Settings:
     storage = settings.storage.model_copy(update={"data_dir": data_dir})
     lists = settings.safety.lists
     safety = settings.safety.model_copy(update={"lists": str((base / lists).resolve()) if lists else ""})
+    loras = settings.infer.loras
+    infer = settings.infer.model_copy(update={"loras": str((base / loras).resolve()) if loras else ""})
     models = {name: _with_absolute_path(profile, base) for name, profile in settings.models.items()}
-    return settings.model_copy(update={"storage": storage, "safety": safety, "models": models})
+    return settings.model_copy(update={"storage": storage, "safety": safety, "infer": infer, "models": models})
 
 
 def _with_absolute_path(profile: ModelProfile, base: Path) -> ModelProfile:
-    if profile.path.startswith("package:"):
-        return profile
-    return profile.model_copy(update={"path": str(base / profile.path)})
+    kept = (PACKAGE_PREFIX, HUB_PREFIX)
+    paths = {name: getattr(profile, name) for name in ("path", "ip_adapter", "fused_lora")}
+    absolute = {name: str(base / path) for name, path in paths.items() if path and not path.startswith(kept)}
+    return profile.model_copy(update=absolute)
 
 
 def _reject_unknown_variables() -> None:

@@ -161,6 +161,7 @@ class JobStore:
             steps=request.steps,
             seed=request.seed,
             reference_names=json.dumps(request.reference_names),
+            loras=json.dumps([choice.model_dump() for choice in request.loras]),
             ignored=json.dumps(request.ignored),
             request_id=request_id,
             now_us=clock.wall_us(),

@@ -69,6 +69,8 @@ class Job:
     steps: int
     seed: int
     reference_names: tuple[str, ...]
+    loras: tuple[tuple[str, float], ...]
+    """Names and strengths."""
     ignored: tuple[str, ...]
     request_id: str
     created_at_us: int
@@ -81,6 +83,8 @@ class Job:
     cancel_requested_at_us: int | None
     step: int
     timings: Mapping[str, float] | None
+    ran_with: Mapping[str, object] | None
+    """How a completed job was painted: what of the profile's options was in use."""
     error_code: str | None
     error: str | None
     retryable: bool | None

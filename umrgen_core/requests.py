@@ -5,20 +5,23 @@ Validation knows the profile of the model, so a request that passes here can be 
 
 from __future__ import annotations
 
+import math
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
 from umrgen_core.errors import FieldProblem, InvalidRequest
+from umrgen_core.loras import LoraShelf
 from umrgen_core.profiles import MAX_SIDE_PX, MIN_SIDE_PX, ModelProfile
 
 MAX_PROMPT_CHARS = 2000
 MAX_SEED = 2**53 - 1
 RANDOM_SEED = -1
 DEFAULT_SIDE_PX = 1024
+MAX_LORA_STRENGTH = 4.0
 
 
 def _whole_number(value: object) -> object:
@@ -35,6 +38,18 @@ Seed = Annotated[int, BeforeValidator(_whole_number), Field(strict=True, ge=RAND
 Name = Annotated[str, StringConstraints(strict=True)]
 
 
+Strength = Annotated[float, Field(strict=True, ge=-MAX_LORA_STRENGTH, le=MAX_LORA_STRENGTH)]
+
+
+class LoraChoice(BaseModel):
+    """One of `loras`: a small change to the model's weights, kept by the owner."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: Name
+    strength: Strength = 1.0
+
+
 class GenerateRequest(BaseModel):
     """The body of POST /api/v1/generate."""
 
@@ -47,6 +62,8 @@ class GenerateRequest(BaseModel):
     steps: Steps | None = None
     seed: Seed | None = None
     reference_images: list[Name] = []
+    model: Name | None = None
+    loras: list[LoraChoice] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +79,28 @@ class AcceptedRequest:
     seed: int
     reference_names: tuple[str, ...]
     ignored: tuple[str, ...]
+    loras: tuple[LoraChoice, ...] = ()
 
 
-def accept_request(body: Mapping[str, Any], model: str, profile: ModelProfile) -> AcceptedRequest:
-    """Check `body` against the contract and the model. Raises InvalidRequest with every problem."""
+def accept_request(body: Mapping[str, Any], models: Mapping[str, ModelProfile], loras: LoraShelf) -> AcceptedRequest:
+    """Check `body` against the contract and the model that it names, by default the first of `models`.
+
+    Raises InvalidRequest with every problem.
+    """
     problems: list[FieldProblem] = []
     try:
         request = GenerateRequest.model_validate(dict(body))
     except ValidationError as error:
         problems = [describe_problem(item) for item in error.errors(include_url=False)]
-    problems += _problems_with_model(body, profile)
+    default = next(iter(models))
+    model = body.get("model") or default
+    if not isinstance(model, str):
+        raise InvalidRequest(problems)  # one of them says so
+    if model not in models:
+        served = ", ".join(models)
+        raise InvalidRequest([*problems, FieldProblem("model", f"must be one of: {served}", list(models), default)])
+    profile = models[model]
+    problems += find_problems(body, profile, loras.list_names(model) if body.get("loras") else ())
     if problems:
         raise InvalidRequest(problems)
     return AcceptedRequest(
@@ -83,27 +112,72 @@ def accept_request(body: Mapping[str, Any], model: str, profile: ModelProfile) -
         steps=profile.steps if request.steps is None else request.steps,
         seed=_draw_seed() if request.seed is None or request.seed == RANDOM_SEED else request.seed,
         reference_names=tuple(request.reference_images),
+        loras=tuple(request.loras),
         ignored=_list_ignored(body, request, profile),
     )
 
 
-def _problems_with_model(body: Mapping[str, Any], profile: ModelProfile) -> list[FieldProblem]:
-    problems = []
+def find_problems(body: Mapping[str, Any], profile: ModelProfile, loras: Sequence[str]) -> list[FieldProblem]:
+    """What of `body` the model cannot do. Fields of a wrong type are somebody else's to report."""
+    return [*_check_steps(body, profile), *_check_area(body, profile), *_check_references(body, profile),
+            *_check_loras(body, profile, loras)]  # fmt: skip
+
+
+def _check_steps(body: Mapping[str, Any], profile: ModelProfile) -> Iterator[FieldProblem]:
     steps = _whole_number(body.get("steps"))
-    if isinstance(steps, int) and steps > profile.max_steps:
-        problems.append(
-            FieldProblem("steps", f"must be at most {profile.max_steps}", profile.max_steps, profile.max_steps)
+    if not isinstance(steps, int) or steps < 1:
+        return
+    if steps > profile.max_steps:
+        yield FieldProblem("steps", f"must be at most {profile.max_steps}", profile.max_steps, profile.max_steps)
+    if steps < profile.min_steps:
+        yield FieldProblem("steps", f"must be at least {profile.min_steps}", profile.min_steps, profile.min_steps)
+
+
+def _check_area(body: Mapping[str, Any], profile: ModelProfile) -> Iterator[FieldProblem]:
+    width, height = (_whole_number(body.get(name, DEFAULT_SIDE_PX)) for name in ("width", "height"))
+    if not isinstance(width, int) or not isinstance(height, int):
+        return
+    if not 1 <= min(width, height) <= max(width, height) <= MAX_SIDE_PX or width * height <= profile.max_area_px:
+        return
+    shrink = math.sqrt(profile.max_area_px / (width * height))
+    nearest = f"{max(int(width * shrink), MIN_SIDE_PX)}x{max(int(height * shrink), MIN_SIDE_PX)}"
+    yield FieldProblem(
+        "width",
+        f"width x height must be at most {profile.max_area_px} pixels for this model",
+        profile.max_area_px,
+        nearest,
+    )
+
+
+def _check_references(body: Mapping[str, Any], profile: ModelProfile) -> Iterator[FieldProblem]:
+    references = body.get("reference_images", [])
+    if not isinstance(references, list):
+        return
+    if len(references) > profile.references:
+        yield FieldProblem(
+            "reference_images",
+            f"this model takes at most {profile.references} references, the request names {len(references)}",
+            profile.references,
         )
-    references = body.get("reference_images")
-    if isinstance(references, list) and len(references) > profile.references:
-        problems.append(
-            FieldProblem(
-                "reference_images",
-                f"this model takes at most {profile.references} references, the request names {len(references)}",
-                profile.references,
-            )
+    if len(references) < profile.min_references:
+        yield FieldProblem(
+            "reference_images", f"this model needs at least {profile.min_references} reference", profile.min_references
         )
-    return problems
+
+
+def _check_loras(body: Mapping[str, Any], profile: ModelProfile, known: Sequence[str]) -> Iterator[FieldProblem]:
+    chosen = body.get("loras", [])
+    if not isinstance(chosen, list):
+        return
+    if len(chosen) > profile.loras:
+        yield FieldProblem("loras", f"this model takes at most {profile.loras} LoRAs", profile.loras)
+    names = [one.get("name") for one in chosen if isinstance(one, dict)]
+    for place, name in enumerate(names):
+        if isinstance(name, str) and name not in known:
+            listed = ", ".join(known) or "it has none"
+            yield FieldProblem(f"loras[{place}].name", f"must be one of the model's LoRAs: {listed}", list(known))
+        elif names.index(name) != place:
+            yield FieldProblem(f"loras[{place}].name", "is named twice")
 
 
 def _list_ignored(body: Mapping[str, Any], request: GenerateRequest, profile: ModelProfile) -> tuple[str, ...]:
@@ -130,7 +204,7 @@ _SENTENCES = {
 def describe_problem(error: Any) -> FieldProblem:
     """One of pydantic's errors in the contract's words."""
     kind, context = error["type"], error.get("ctx", {})
-    field = "".join(f"[{part}]" if isinstance(part, int) else part for part in error["loc"])
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
     if kind in _NEAREST:
         limit = context[_NEAREST[kind]]
         word = "least" if kind == "greater_than_equal" else "most"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from PIL import Image
@@ -26,28 +26,41 @@ class Commission:
     steps: int
     seed: int
     references: tuple[Image.Image, ...]
+    loras: tuple[tuple[str, float], ...] = ()
+    """Names and strengths."""
 
 
 @dataclass(frozen=True, slots=True)
 class Painting:
     """A picture as the pipeline returned it, not yet to be trusted.
 
-    `timings` are the seconds that its stages took: encode, denoise, decode.
+    `timings` are the seconds that its stages took: encode, denoise, decode. `ran_with` is what was in
+    use, as the status tells it: only what JSON can say. `peak_bytes` is the most device memory that was
+    taken, weights and all; 0 where nothing measures it.
     """
 
     image: Image.Image
     timings: Mapping[str, float]
+    ran_with: Mapping[str, object] = field(default_factory=dict)
+    peak_bytes: int = 0
 
 
 class Painter(Protocol):
     """A loaded pipeline. Owned by one thread."""
 
-    def paint(self, commission: Commission, on_step: OnStep) -> Painting:
-        """Run the pipeline once.
+    def paint(self, commission: Commission, on_step: OnStep, *, lean: bool = False) -> Painting:
+        """Run the pipeline once; `lean` spends time to save memory.
 
-        Raises RunError for what ends the job, DeviceLost for what ends the process, anything else
-        for a bug of the pipeline.
+        Raises OutOfMemory, with what it took freed; RunError for what ends the job, DeviceLost for what
+        ends the process, anything else for a bug of the pipeline.
         """
+
+    def close(self) -> None:
+        """Let go of the weights. Nothing is painted afterwards."""
+
+
+class OutOfMemory(Exception):
+    """The device had no room for this run. What it took is free again."""
 
 
 class DeviceLost(Exception):

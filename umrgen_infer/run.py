@@ -23,7 +23,7 @@ from umrgen_core.names import new_output_filename, output_disk_name
 from umrgen_infer.images import encode_png, fit_picture, load_references, require_picture
 from umrgen_infer.lease import Lease, RunStopped, StopReason
 from umrgen_infer.output_check import OutputCheck, Verdict
-from umrgen_infer.painter import Commission, DeviceLost, Painter
+from umrgen_infer.painter import Commission, DeviceLost, OutOfMemory, Painter
 
 LOG = get_logger("run")
 SETTLE_ATTEMPTS = 5
@@ -83,6 +83,7 @@ class Run:
         """Set when the pipeline is this run's."""
         self._began = time.perf_counter()
         self._timings: dict[str, float] = {}
+        self._ran_with: Mapping[str, object] = {}
 
     @property
     def job_id(self) -> str:
@@ -134,6 +135,8 @@ class Run:
             with suppress(Unavailable):  # whether or not it is recorded: this process is of no more use
                 await self._fail(ErrorCode.TIMEOUT, error, retryable=True)
             return Outcome.TIMED_OUT
+        except OutOfMemory:
+            return await self._fail(ErrorCode.OUT_OF_MEMORY, self._describe_shortage(), retryable=False)
         except RunError as failure:
             return await self._fail(failure.error_code, failure.message, failure.retryable)
         except DeviceLost:
@@ -155,12 +158,22 @@ class Run:
         )
         self._timings["load_references"] = time.perf_counter() - began
         size = self._profile.render_size(job.width, job.height)
-        commission = Commission(job.prompt, job.negative, size.width, size.height, job.steps, job.seed, references)
+        commission = Commission(
+            job.prompt, job.negative, size.width, size.height, job.steps, job.seed, references, job.loras
+        )
         painting = await loop.run_in_executor(
             self._shop.painting_thread, self._shop.painter.paint, commission, self.lease.on_step
         )
         self._timings |= painting.timings
+        self._ran_with = painting.ran_with
         return require_picture(painting.image, size.width, size.height)
+
+    def _describe_shortage(self) -> str:
+        job = self._claim.job
+        return (
+            f"{job.width}x{job.height} with {len(self._claim.pins)} references does not fit the device's memory."
+            " Ask for a smaller picture or fewer references."
+        )
 
     async def _check(self, image: Image.Image) -> Image.Image:
         """The picture as it would be served, once the output check, if there is one, lets it pass."""
@@ -201,7 +214,7 @@ class Run:
         timings = self._final_timings()
         run_s = time.perf_counter() - self._began  # wall time may leap; estimates must not
         try:
-            await self._settle(lambda: self._shop.claims.complete(self._claim, output, timings, run_s))
+            await self._settle(lambda: self._shop.claims.complete(self._claim, output, timings, run_s, self._ran_with))
         except StaleClaim:
             return await self._end_unwanted(output)
         LOG.info("job_completed", job_id=job.id, fence=self._claim.fence, **timings)

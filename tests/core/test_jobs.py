@@ -58,6 +58,7 @@ MOMENT = {
     "step": 2,
     "output_id": 2,
     "timings": "{}",
+    "ran_with": "{}",
     "error_code": "timeout",
     "error": "Too long.",
     "retryable": 1,

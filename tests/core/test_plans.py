@@ -17,7 +17,7 @@ VALUES: dict[str, Any] = {
     **dict.fromkeys(("agent_id", "seq", "most", "fence", "step", "attempts_undone", "retryable", "output_id"), 1),
     **dict.fromkeys(("now_us", "now_boot_ms", "expires_at_us", "lease_until_boot_ms", "queue_until_boot_ms"), 1),
     **dict.fromkeys(("id", "model", "worker_id", "boot_id", "sha256", "source_sha256", "filename", "job_id"), "x"),
-    **dict.fromkeys(("error_code", "error", "timings"), "x"),
+    **dict.fromkeys(("error_code", "error", "timings", "ran_with"), "x"),
 }
 
 HOT = [

@@ -4,11 +4,12 @@ import pytest
 
 from umrgen_core.config import Settings
 from umrgen_core.errors import InvalidRequest
+from umrgen_core.loras import LoraShelf
 from umrgen_core.requests import MAX_SEED, AcceptedRequest, accept_request
 
 
 def accept(settings: Settings, **fields: object) -> AcceptedRequest:
-    return accept_request({"prompt": "a star", **fields}, "tiny-klein", settings.models["tiny-klein"])
+    return accept_request({"prompt": "a star", **fields}, settings.served_models, LoraShelf(settings.infer.loras))
 
 
 def test_defaults_are_filled_in(settings: Settings) -> None:
@@ -55,8 +56,8 @@ def test_a_prompt_is_counted_after_trimming(settings: Settings) -> None:
 
 
 def test_what_the_model_cannot_honour_is_named(settings: Settings) -> None:
-    accepted = accept(settings, negative="blurry", model="other", cfg_scale=7)
-    assert accepted.ignored == ("negative", "model", "cfg_scale")
+    accepted = accept(settings, negative="blurry", cfg_scale=7)
+    assert accepted.ignored == ("negative", "cfg_scale")
     assert accepted.negative == "blurry"
 
 

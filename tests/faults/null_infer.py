@@ -26,7 +26,10 @@ class NullPainter:
         self._step_s = float(os.environ.get("NULL_PAINTER_STEP_S", "0.01"))
         self._fault = os.environ.get("NULL_PAINTER_FAULT", "")
 
-    def paint(self, commission: Commission, on_step: OnStep) -> Painting:
+    def close(self) -> None:
+        pass
+
+    def paint(self, commission: Commission, on_step: OnStep, *, lean: bool = False) -> Painting:
         for step in range(1, commission.steps + 1):
             time.sleep(self._step_s)
             self._break("poison" in commission.prompt)

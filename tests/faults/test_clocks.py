@@ -41,7 +41,10 @@ class PatientPainter:
     def __init__(self) -> None:
         self.may_go_on = threading.Event()
 
-    def paint(self, commission: Commission, on_step: OnStep) -> Painting:
+    def close(self) -> None:
+        pass
+
+    def paint(self, commission: Commission, on_step: OnStep, *, lean: bool = False) -> Painting:
         on_step(1)
         self.may_go_on.wait(WAIT_S)
         on_step(2)

@@ -24,6 +24,7 @@ from umrgen_core.config import Settings
 from umrgen_core.database import open_database
 from umrgen_core.job_store import JobStore
 from umrgen_core.keys import mint_key
+from umrgen_core.loras import LoraShelf
 from umrgen_core.names import new_job_id
 from umrgen_core.requests import accept_request
 
@@ -138,8 +139,7 @@ class Queue:
                 began = time.perf_counter()
 
     async def _submit(self, agents: AgentStore, jobs: JobStore) -> None:
-        model = self._settings.default_model
-        request = accept_request({"prompt": "a star"}, model, self._settings.models[model])
+        request = accept_request({"prompt": "a star"}, self._settings.served_models, LoraShelf(""))
         for name, length in sorted(self._lengths.items(), key=lambda item: -item[1]):
             await agents.create_agent(name, f"sid_ext_{name}", key := mint_key())
             agent = await agents.find_by_key(key)

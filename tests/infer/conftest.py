@@ -17,6 +17,7 @@ from umrgen_core.config import Settings
 from umrgen_core.database import Database, open_database
 from umrgen_core.job_store import JobStore
 from umrgen_core.jobs import Job, JobState
+from umrgen_core.loras import LoraShelf
 from umrgen_core.names import new_job_id
 from umrgen_core.requests import accept_request
 from umrgen_infer.daemon import Daemon
@@ -34,8 +35,12 @@ class FakePainter:
         self.hold.set()
         self.error: BaseException | None = None
         self.image: Image.Image | None = None
+        self.closed = False
 
-    def paint(self, commission: Commission, on_step: OnStep) -> Painting:
+    def close(self) -> None:
+        self.closed = True
+
+    def paint(self, commission: Commission, on_step: OnStep, *, lean: bool = False) -> Painting:
         self.commissions.append(commission)
         for step in range(1, commission.steps + 1):
             on_step(step)
@@ -85,9 +90,8 @@ async def start_daemon(
 @pytest.fixture
 def submit(jobs: JobStore, settings: Settings) -> Callable[..., Awaitable[Job]]:
     async def submit_one(agent: Agent, **fields: Any) -> Job:
-        request = accept_request(
-            {"prompt": "a star", "width": 128, "height": 96, **fields}, "tiny-klein", settings.models["tiny-klein"]
-        )
+        body = {"prompt": "a star", "width": 128, "height": 96, **fields}
+        request = accept_request(body, settings.served_models, LoraShelf(settings.infer.loras))
         job, _ = await jobs.enqueue(agent, new_job_id(), request, "test")
         return job
 

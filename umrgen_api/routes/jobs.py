@@ -37,8 +37,7 @@ async def generate(request: web.Request) -> web.Response:
     submission = _submission_of(request, body := await read_json(request))
     if submission is not None and (replay := await services.jobs.find_replay(agent, submission)) is not None:
         return _accepted(replay.answer, replayed=True)
-    model = services.settings.default_model
-    accepted = accept_request(body, model, services.settings.models[model])
+    accepted = accept_request(body, services.settings.served_models, services.loras)
     services.prompts.check("prompt", accepted.prompt, agent.safety_off)
     services.prompts.check("negative", accepted.negative, agent.safety_off)
     await asyncio.to_thread(services.disk.require_room)

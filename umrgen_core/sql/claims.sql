@@ -63,10 +63,10 @@ VALUES (:agent_id, :filename, :disk_name, :width, :height, :bytes, :sha256, :now
 ON CONFLICT (disk_name) DO NOTHING
 RETURNING id;
 
--- name: complete(id, fence, output_id, timings, now_us, expires_at_us)^
+-- name: complete(id, fence, output_id, timings, ran_with, now_us, expires_at_us)^
 -- Nothing comes back once the agent has asked for a cancel.
 UPDATE jobs SET
-    state = 'completed', output_id = :output_id, timings = :timings, step = steps,
+    state = 'completed', output_id = :output_id, timings = :timings, ran_with = :ran_with, step = steps,
     finished_at_us = :now_us, expires_at_us = :expires_at_us, lease_boot_id = NULL, lease_until_boot_ms = NULL
 WHERE id = :id AND state = 'running' AND fence = :fence AND cancel_requested_at_us IS NULL
 RETURNING id;

@@ -12,13 +12,13 @@ INNER JOIN agents AS a ON a.id = j.agent_id
 LEFT JOIN outputs AS o ON o.id = j.output_id
 WHERE j.id = :id;
 
--- name: insert_job(id, agent_id, model, prompt, negative, width, height, steps, seed, reference_names, ignored, request_id, now_us, boot_id, queue_until_boot_ms)!
+-- name: insert_job(id, agent_id, model, prompt, negative, width, height, steps, seed, reference_names, loras, ignored, request_id, now_us, boot_id, queue_until_boot_ms)!
 INSERT INTO jobs (
     id, agent_id, state, model, prompt, negative, width, height, steps, seed,
-    reference_names, ignored, request_id, created_at_us, queue_boot_id, queue_until_boot_ms
+    reference_names, loras, ignored, request_id, created_at_us, queue_boot_id, queue_until_boot_ms
 ) VALUES (
     :id, :agent_id, 'queued', :model, :prompt, :negative, :width, :height, :steps, :seed,
-    :reference_names, :ignored, :request_id, :now_us, :boot_id, :queue_until_boot_ms
+    :reference_names, :loras, :ignored, :request_id, :now_us, :boot_id, :queue_until_boot_ms
 );
 
 -- name: pin_image(job_id, position, reference_id, output_id)!

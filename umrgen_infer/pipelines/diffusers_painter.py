@@ -11,11 +11,9 @@ from typing import Any
 
 import torch
 
-from umrgen_core.errors import RunError
-from umrgen_core.jobs import ErrorCode
 from umrgen_core.logs import get_logger
 from umrgen_core.profiles import ModelProfile
-from umrgen_infer.painter import Commission, DeviceLost, OnStep, Painting
+from umrgen_infer.painter import Commission, DeviceLost, OnStep, OutOfMemory, Painting
 
 LOG = get_logger("painter")
 
@@ -27,28 +25,37 @@ class DiffusersPainter:
         self._pipeline = pipeline
         self._profile = profile
 
-    def paint(self, commission: Commission, on_step: OnStep) -> Painting:
+    def close(self) -> None:
+        """Let go of the weights."""
+        self._pipeline = None
+        _free_memory()
+
+    def paint(self, commission: Commission, on_step: OnStep, *, lean: bool = False) -> Painting:
         """Run the pipeline once. See Painter.paint for what it raises."""
+        self._set_lean(lean)
         stages = _Stages(on_step)
-        failure: RunError | None = None
+        out_of_memory = False
         try:
             with self._watched(stages):
                 result = self._pipeline(**self._arguments(commission))
         except torch.OutOfMemoryError:
             LOG.exception("out_of_memory")
-            failure = RunError(
-                ErrorCode.OUT_OF_MEMORY,
-                f"{commission.width}x{commission.height} with {len(commission.references)} references does not fit"
-                " the device's memory. Ask for a smaller picture or fewer references.",
-                retryable=False,
-            )
+            out_of_memory = True
         except torch.AcceleratorError as error:
             raise DeviceLost(str(error)) from error
-        if failure is not None:
+        if out_of_memory:
             # Only here, outside the except block, do the traceback's tensors let go of their memory.
-            self._free_memory()
-            raise failure
-        return Painting(result.images[0], stages.timings())
+            self._pipeline.maybe_free_model_hooks()
+            _free_memory()
+            raise OutOfMemory
+        return Painting(result.images[0], stages.timings(), {"lean": True} if lean else {})
+
+    def _set_lean(self, lean: bool) -> None:
+        """Decode in tiles, one picture at a time, where memory is short."""
+        for switch in ("tiling", "slicing"):
+            name = f"{'enable' if lean else 'disable'}_{switch}"
+            if hasattr(self._pipeline.vae, name):
+                getattr(self._pipeline.vae, name)()
 
     def _arguments(self, commission: Commission) -> dict[str, Any]:
         arguments: dict[str, Any] = {
@@ -60,6 +67,8 @@ class DiffusersPainter:
             # One CPU generator for each job: the same seed paints the same picture on every device.
             "generator": torch.Generator("cpu").manual_seed(commission.seed),
         }
+        if self._profile.guidance_argument:
+            arguments[self._profile.guidance_argument] = self._profile.guidance
         if commission.references:
             arguments["image"] = list(commission.references)
         if self._profile.negative and commission.negative:
@@ -79,12 +88,6 @@ class DiffusersPainter:
         finally:
             del scheduler.step
             hook.remove()
-
-    def _free_memory(self) -> None:
-        self._pipeline.maybe_free_model_hooks()
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 class _Stages:
@@ -115,6 +118,12 @@ class _Stages:
             "denoise": last_step - denoising,
             "decode": ended - last_step,
         }
+
+
+def _free_memory() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _after(call: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:

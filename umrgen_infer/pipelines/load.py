@@ -59,6 +59,7 @@ def find_folder(name: str, profile: ModelProfile) -> Path:
 def _check_arguments(name: str, profile: ModelProfile, pipeline_class: Any) -> None:
     known = inspect.signature(pipeline_class.__call__).parameters
     needed = [*profile.arguments, "prompt", "width", "height", "num_inference_steps", "generator"]
+    needed += [profile.guidance_argument] if profile.guidance_argument else []
     needed += ["image"] if profile.references else []
     needed += ["negative_prompt"] if profile.negative else []
     for argument in needed:

@@ -23,7 +23,10 @@ from umrgen_infer.painter import Commission, OnStep, Painting
 class OwnHandPainter(NullPainter):
     """Signs every picture with its process id; its last progress is written before the picture is."""
 
-    def paint(self, commission: Commission, on_step: OnStep) -> Painting:
+    def close(self) -> None:
+        pass
+
+    def paint(self, commission: Commission, on_step: OnStep, *, lean: bool = False) -> Painting:
         painting = super().paint(commission, on_step)
         time.sleep(0.1)
         red, green, blue, _ = os.getpid().to_bytes(4, "little")
