@@ -68,10 +68,10 @@ def _decode(header: Header, data: bytes) -> Image.Image:
     if getattr(image, "n_frames", 1) != 1:
         raise RefusedImage("it is animated; send a still image")
     profile = image.info.get("icc_profile")
-    orientation = _read_orientation(image)
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("RGB", "L"):
         image.draft(image.mode, _fitted(image.size))  # decodes at a fraction of the size where that is enough
     image.load()
+    orientation = _read_orientation(image)  # only now: Pillow would read a PNG's pixels here, errors and all
     pixels = _to_srgb(_to_eight_bit(image), profile)
     pixels = pixels.resize(_fitted(pixels.size), Image.Resampling.LANCZOS, reducing_gap=3.0)
     return _oriented(_bare_copy(pixels), orientation)
