@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from umrgen_api.access import AGENT, Handler, admit
 from umrgen_api.errors import INTERNAL, error_response, translate_http_exception
 from umrgen_core.errors import UmrgenError, Unavailable
+from umrgen_core.keys import is_well_formed
 from umrgen_core.logs import get_logger
 
 API_PREFIX = "/api/v1"
@@ -36,7 +37,8 @@ SECURITY_HEADERS = {
 def choose_request_id(request: web.BaseRequest) -> str:
     """The client's own id where it is a safe one, else a new one."""
     offered = request.headers.get(REQUEST_ID_HEADER, "")
-    return offered if _REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+    is_safe = _REQUEST_ID.fullmatch(offered) and not is_well_formed(offered)  # ids are logged, keys are not
+    return offered if is_safe else uuid.uuid4().hex
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -118,7 +120,9 @@ async def _answer_early(request: web.Request, response: web.Response) -> None:
         async with asyncio.timeout(DRAIN_S):
             while left > 0 and (piece := await request.content.readany()):
                 left -= len(piece)
-    except (TimeoutError, ConnectionError, web.RequestPayloadError):
+    except TimeoutError:
+        left = 0
+    except (ConnectionError, web.RequestPayloadError):
         pass
     if left <= 0 and request.transport is not None:
         request.transport.abort()

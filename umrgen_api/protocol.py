@@ -7,6 +7,7 @@ that answer can be changed.
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 from aiohttp import web
@@ -19,6 +20,8 @@ from umrgen_core.logs import get_logger
 
 LOG = get_logger("http")
 HEAD_TIMEOUT_S = 15.0
+UNREAD_TIMEOUT_S = 60.0
+"""A client that acknowledges nothing of an answer for this long is cut off, by the kernel."""
 
 
 class _Handler(RequestHandler):
@@ -29,6 +32,7 @@ class _Handler(RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first request head; later ones fall under the keep-alive timeout."""
         super().connection_made(transport)
+        _limit_unread(transport)
         self._first_close_time = self._next_keepalive_close_time  # moved on by each answer
         self._head_timer = self._loop.call_later(HEAD_TIMEOUT_S, self._close_silent)
 
@@ -61,6 +65,12 @@ class _Handler(RequestHandler):
         response.headers["Server"] = SERVER_NAME
         response.force_close()
         return response
+
+
+def _limit_unread(transport: asyncio.BaseTransport) -> None:
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNREAD_TIMEOUT_S * 1000))
 
 
 class _Server(web.Server):

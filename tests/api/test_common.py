@@ -57,6 +57,10 @@ async def test_a_safe_request_id_of_the_client_is_kept(server: Server) -> None:
     assert [await answered_id(server, offered) for offered in safe] == safe
 
 
+async def test_a_key_sent_as_a_request_id_is_kept_nowhere(server: Server) -> None:
+    assert not (await answered_id(server, mint_key())).startswith("umr_")
+
+
 async def test_any_other_request_id_is_replaced_by_a_new_one(server: Server) -> None:
     unsafe = ["", "x" * 65, "a b", "a/b", "ä", "a;b", "", ""]
     answered = {await answered_id(server, offered) for offered in unsafe}
