@@ -10,10 +10,11 @@ from pathlib import Path
 from aiohttp import hdrs, web
 
 from umrgen_api.access import Handler
+from umrgen_api.changes import Changes
 from umrgen_api.cors import allow_origin, answer_preflights
 from umrgen_api.middleware import add_headers, answer_errors, guard, identify, log_request
 from umrgen_api.rates import RateLimits
-from umrgen_api.routes import files, health, jobs, models, references
+from umrgen_api.routes import events, files, health, jobs, me, models, references, status
 from umrgen_api.safety import load_prompt_check
 from umrgen_api.sanitiser_pool import SanitiserPool
 from umrgen_api.services import SERVICES, Services
@@ -26,6 +27,7 @@ from umrgen_core.config import Settings
 from umrgen_core.database import Database, open_database
 from umrgen_core.disk import DiskGuard
 from umrgen_core.errors import ConfigError
+from umrgen_core.event_store import EventStore
 from umrgen_core.files import FileStore
 from umrgen_core.job_store import JobStore
 from umrgen_core.loras import LoraShelf
@@ -45,8 +47,11 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/api/v1/references", references.list_references),
     ("DELETE", "/api/v1/references/{filename}", references.delete_reference),
     ("POST", "/api/v1/generate", jobs.generate),
-    ("GET", "/api/v1/status/{job_id}", jobs.get_status),
+    ("GET", "/api/v1/status/{job_id}", status.get_status),
+    ("GET", "/api/v1/events/{job_id}", events.stream_events),
     ("GET", "/api/v1/models", models.list_models),
+    ("GET", "/api/v1/me", me.get_me),
+    ("GET", "/api/v1/jobs", jobs.list_jobs),
     ("DELETE", "/api/v1/jobs/{job_id}", jobs.cancel_job),
     ("GET", "/references/{session_id}/{filename}", files.get_reference),
     ("GET", "/outputs/{session_id}/{filename}", files.get_output),
@@ -61,8 +66,14 @@ def build_app(settings: Settings, clock: Clock) -> web.Application:
         add = app.router.add_get if method == "GET" else partial(app.router.add_route, method)
         add(path, handler, expect_handler=meet_expectation)
     app.on_response_prepare.extend((add_headers, allow_origin, log_request))
+    app.on_shutdown.append(answer_waiters)
     app.cleanup_ctx.append(_services_context(settings, clock))
     return app
+
+
+async def answer_waiters(app: web.Application) -> None:
+    """A stopping server answers those who wait with things as they stand."""
+    app[SERVICES].changes.stop()
 
 
 async def meet_expectation(request: web.Request) -> None:
@@ -90,7 +101,7 @@ def _services_context(settings: Settings, clock: Clock) -> Context:
             services = _make_services(settings, clock, database)
             app[SERVICES] = services
             await asyncio.to_thread(services.files.prepare)
-            services.wakeup.listen(lambda _: None)  # drained: nobody waits for a job here yet
+            services.wakeup.listen(services.changes.notify)
             upkeep = Upkeep(services)
             await upkeep.start()
             yield
@@ -104,6 +115,7 @@ def _services_context(settings: Settings, clock: Clock) -> Context:
 def _make_services(settings: Settings, clock: Clock, database: Database) -> Services:
     data_dir = settings.storage.data_dir
     files_store = FileStore(data_dir)
+    event_store = EventStore(database)
     return Services(
         settings=settings,
         clock=clock,
@@ -122,5 +134,7 @@ def _make_services(settings: Settings, clock: Clock, database: Database) -> Serv
         prompts=load_prompt_check(Path(settings.safety.lists) if settings.safety.lists else None),
         loras=LoraShelf(settings.infer.loras),
         rates=RateLimits(),
+        events=event_store,
+        changes=Changes(event_store),
         wakeup=Wakeup(data_dir, Listener.API, new_process_id()),
     )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
+from umrgen_api.changes import Changes
 from umrgen_api.rates import RateLimits
 from umrgen_api.safety import PromptCheck
 from umrgen_api.sanitiser_pool import SanitiserPool
@@ -16,6 +17,7 @@ from umrgen_core.clock import Clock
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.disk import DiskGuard
+from umrgen_core.event_store import EventStore
 from umrgen_core.files import FileStore
 from umrgen_core.job_store import JobStore
 from umrgen_core.loras import LoraShelf
@@ -47,6 +49,8 @@ class Services:
     prompts: PromptCheck
     loras: LoraShelf
     rates: RateLimits
+    events: EventStore
+    changes: Changes
     wakeup: Wakeup
 
 

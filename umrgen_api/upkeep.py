@@ -21,6 +21,7 @@ from umrgen_core.writer import SCHEMA_CHANGED
 RECOVERY_INTERVAL_S = 1.0
 SCHEMA_INTERVAL_S = 1.0
 EXPIRY_INTERVAL_S = 5.0
+CHANGES_INTERVAL_S = 1.0
 ORPHAN_INTERVAL_S = 5.0
 DISK_INTERVAL_S = 1.0
 LEAP_TOLERANCE_S = 300.0
@@ -46,10 +47,12 @@ class Upkeep:
         self._tasks.append(prepared)
         if not self._services.database.integrity.is_checking:
             await asyncio.wait({prepared}, timeout=self._services.settings.storage.lock_timeout_s)
+        services = self._services
         scrub_s = self._services.settings.storage.scrub_interval_s
         rounds: list[tuple[Callable[[], Awaitable[None]], float]] = [
             (self.recover, RECOVERY_INTERVAL_S),
             (self.expire, EXPIRY_INTERVAL_S),
+            (services.changes.poll, CHANGES_INTERVAL_S),
             (self._orphans.sweep, ORPHAN_INTERVAL_S),
             (self.scrub, scrub_s),
         ]
@@ -90,6 +93,7 @@ class Upkeep:
         for recovered in await self._services.claims.recover_lost():
             LOG.warning("job_recovered", job_id=recovered.job_id, state=recovered.state.value, reason=recovered.reason)
             self._services.wakeup.send(Listener.INFER, "queued")
+            self._services.wakeup.send(Listener.API, recovered.job_id)
 
     async def expire(self) -> None:
         """Delete what is past its time: rows first, then their files. Waits while the clock is not to be trusted."""

@@ -43,6 +43,12 @@ class AgentStore:
         expired = expires_at_us is not None and expires_at_us <= self._db.clock.wall_us()
         return row["revoked_at_us"] is None and not expired
 
+    async def get_usage(self, agent: Agent) -> dict[str, int]:
+        """What an agent keeps: references, their bytes, and bytes of outputs."""
+        row = await self._db.reader.one(self._db.statements.get_usage.sql, agent_id=agent.id)
+        names = ("references", "reference_bytes", "output_bytes")
+        return {name: 0 if row is None else row[f"used_{name}"] for name in names}
+
     async def create_agent(self, name: str, session_id: str, key: str, scopes: str = ALL_SCOPES) -> int:
         """An agent with its first key; the agent's id. The key itself is not kept."""
 

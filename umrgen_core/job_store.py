@@ -12,13 +12,15 @@ from umrgen_core.agents import Agent
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.errors import IdempotencyConflict
-from umrgen_core.jobs import Job
+from umrgen_core.jobs import Job, JobState
 from umrgen_core.requests import AcceptedRequest
 from umrgen_core.rows import to_job
 from umrgen_core.sqlite import Connection, Row
 
 MOST_POSITION = 100
 """Positions are counted no further: O(backlog) otherwise."""
+
+NEWEST_SEQ = 2**63 - 1
 
 REPLAY_RETENTION_US = 24 * 3600 * 1_000_000
 """How long the answer to an Idempotency-Key is kept."""
@@ -133,6 +135,29 @@ class JobStore:
         run_s = await self.find_run_time(job)
         position = min(counted, MOST_POSITION)
         return QueuePlace(position, counted > MOST_POSITION, None if run_s is None else run_s * position)
+
+    async def list_page(self, agent: Agent, state: JobState | None, most: int, cursor: str | None) -> list[Job] | None:
+        """Own jobs, newest first, behind the one that `cursor` names; None when that is no own job."""
+        before = NEWEST_SEQ
+        if cursor is not None:
+            job = await self.find(agent, cursor)
+            if job is None:
+                return None
+            before = job.seq
+        statements, reader = self._db.statements, self._db.reader
+        if state is None:
+            rows = await reader.all(statements.list_jobs.sql, agent_id=agent.id, before=before, most=most)
+        else:
+            rows = await reader.all(
+                statements.list_jobs_in_state.sql, agent_id=agent.id, state=state.value, before=before, most=most
+            )
+        return [to_job(row) for row in rows]
+
+    async def list_active(self, agent: Agent) -> list[Job]:
+        """Own jobs queued or running, oldest first; at most a hundred."""
+        states = (JobState.RUNNING, JobState.QUEUED)
+        found = [await self.list_page(agent, state, MOST_POSITION, None) or [] for state in states]
+        return sorted((job for jobs in found for job in jobs), key=lambda job: job.seq)[:MOST_POSITION]
 
     async def find_run_time(self, job: Job) -> float | None:
         """Seconds that a run like this one takes, or None when nothing has been measured."""

@@ -151,12 +151,17 @@ class Question:
 
 def about_jobs(method: str, path: str) -> Callable[[Tenant, Tenant], Iterator[Question]]:
     def ask_about(owner: Tenant, _: Tenant) -> Iterator[Question]:
-        for query in ("", "?erase=true", "?erase=false", "?erase=maybe", "?wait=0", "?x=y"):
+        for query in ("", "?erase=true", "?erase=false", "?erase=maybe", "?wait=0", "?wait=5&until=done", "?x=y"):
             yield Question(
                 f"{method} {path}{query} HTTP/1.1\r\n", owner.jobs, (404, 400) if "maybe" in query else (404,)
             )
 
     return ask_about
+
+
+def about_pages(owner: Tenant, _: Tenant) -> Iterator[Question]:
+    for query in ("", "&limit=1", "&state=completed"):
+        yield Question(f"GET /api/v1/jobs?cursor=NAME{query} HTTP/1.1\r\n", owner.jobs, (400,))
 
 
 def about_deleting(owner: Tenant, _: Tenant) -> Iterator[Question]:
@@ -213,6 +218,9 @@ CASES: dict[tuple[str, str], Callable[[Tenant, Tenant], Iterator[Question]]] = {
     ("DELETE", "/api/v1/references/{filename}"): about_deleting,
     ("POST", "/api/v1/generate"): about_generating,  # and test_the_idempotency_key_of_another_is_a_new_one
     ("GET", "/api/v1/status/{job_id}"): about_jobs("GET", "/api/v1/status/NAME"),
+    ("GET", "/api/v1/events/{job_id}"): about_jobs("GET", "/api/v1/events/NAME"),
+    ("GET", "/api/v1/jobs"): about_pages,  # and test_a_list_holds_what_is_ones_own
+    ("GET", "/api/v1/me"): nothing,  # test_a_list_holds_what_is_ones_own
     ("DELETE", "/api/v1/jobs/{job_id}"): about_jobs("DELETE", "/api/v1/jobs/NAME"),
     ("GET", "/references/{session_id}/{filename}"): about_files("references"),
     ("GET", "/outputs/{session_id}/{filename}"): about_files("outputs"),
@@ -279,6 +287,15 @@ async def test_a_list_holds_what_is_ones_own(start_server: StartServer) -> None:
         await server.services.agents.create_agent("carol", newcomer.session, newcomer.key)
         heard = await ask(server, b"GET /api/v1/references HTTP/1.1\r\n" + newcomer.authorization)
         assert heard.endswith(b'\r\n\r\n{"success":true,"references":[]}')
+        heard = await ask(server, b"GET /api/v1/jobs HTTP/1.1\r\n" + newcomer.authorization)
+        assert heard.endswith(b'\r\n\r\n{"success":true,"jobs":[],"next_cursor":null}')
+        heard = await ask(server, b"GET /api/v1/me HTTP/1.1\r\n" + newcomer.authorization)
+        assert heard.endswith(b'"concurrent_jobs":0},"current_jobs":[]}')
+        for tenant in world.values():
+            heard = await ask(server, b"GET /api/v1/jobs?limit=100 HTTP/1.1\r\n" + tenant.authorization)
+            listed = {job["job_id"] for job in json.loads(heard.partition(b"\r\n\r\n")[2])["jobs"]}
+            assert listed == set(tenant.jobs.values()) & listed
+            assert len(listed) >= len(tenant.jobs) - 1
 
 
 async def test_what_belongs_to_nobody_is_the_same_for_everybody(start_server: StartServer) -> None:

@@ -1,4 +1,4 @@
-"""POST /api/v1/generate and GET /api/v1/status/{job_id}."""
+"""POST /api/v1/generate, GET /api/v1/jobs and DELETE /api/v1/jobs/{job_id}."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from umrgen_api.body import read_json
 from umrgen_api.errors import json_response
 from umrgen_api.middleware import REQUEST_ID
 from umrgen_api.rates import Rate
-from umrgen_api.render import render_accepted, render_status
-from umrgen_api.services import Services, services_of
+from umrgen_api.render import render_accepted
+from umrgen_api.routes.status import describe_job
+from umrgen_api.services import services_of
 from umrgen_core.agents import Scope
-from umrgen_core.errors import FieldProblem, InvalidRequest, JobNotFound
+from umrgen_core.errors import FieldProblem, InvalidRequest
 from umrgen_core.files import Shelf
 from umrgen_core.job_store import Replay, Submission
-from umrgen_core.jobs import Job, JobState
+from umrgen_core.jobs import JobState
 from umrgen_core.names import new_job_id
 from umrgen_core.requests import accept_request
 from umrgen_core.wakeup import Listener
 
 IDEMPOTENCY_KEY = "Idempotency-Key"
+DEFAULT_PAGE = 20
+MAX_PAGE = 100
 _VISIBLE = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -74,6 +77,7 @@ async def cancel_job(request: web.Request) -> web.Response:
         erased = await services.cancellation.erase(agent, job_id)
         if erased.disk_name is not None:
             await asyncio.to_thread(services.files.delete, Shelf.OUTPUTS, erased.disk_name)
+        services.wakeup.send(Listener.API, job_id)
         return json_response({"success": True, "job_id": job_id, "state": erased.job.state.value, "erased": True})
     job = await services.cancellation.cancel(agent, job_id)
     services.wakeup.send(Listener.INFER, job_id)
@@ -89,27 +93,26 @@ def _wants_erasure(request: web.Request) -> bool:
 
 
 @needs(Scope.READ, Rate.READ)
-async def get_status(request: web.Request) -> web.Response:
-    """Where a job stands."""
+async def list_jobs(request: web.Request) -> web.Response:
+    """The agent's own jobs, newest first, a page at a time."""
     services = services_of(request)
-    job = await services.jobs.find(agent_of(request), request.match_info["job_id"])
-    if job is None:
-        raise JobNotFound
-    return json_response(await describe_job(services, job))
+    state, limit, cursor = _read_page(request)
+    jobs = await services.jobs.list_page(agent_of(request), state, limit + 1, cursor)
+    if jobs is None:
+        raise InvalidRequest([FieldProblem("cursor", "names no job of yours; begin again without it")])
+    page = [await describe_job(services, job) for job in jobs[:limit]]
+    next_cursor = jobs[limit - 1].id if len(jobs) > limit else None
+    return json_response({"success": True, "jobs": page, "next_cursor": next_cursor})
 
 
-async def describe_job(services: Services, job: Job) -> dict[str, object]:
-    """The status JSON with its estimates."""
-    if job.state is JobState.QUEUED:
-        return render_status(job, await services.jobs.locate(job), None)
-    if job.state is JobState.RUNNING:
-        return render_status(job, None, await _rest_of_run_s(services, job))
-    return render_status(job, None, None)
-
-
-async def _rest_of_run_s(services: Services, job: Job) -> float | None:
-    run_s = await services.jobs.find_run_time(job)
-    if run_s is None or job.started_at_us is None:
-        return None
-    elapsed_s = (services.clock.wall_us() - job.started_at_us) / 1e6
-    return max(run_s - max(elapsed_s, 0.0), 0.0)
+def _read_page(request: web.Request) -> tuple[JobState | None, int, str | None]:
+    """State, limit and cursor of a page. Raises InvalidRequest with every problem."""
+    problems = []
+    state, limit = request.query.get("state"), request.query.get("limit", str(DEFAULT_PAGE))
+    if state is not None and state not in set(JobState):
+        problems.append(FieldProblem("state", f"must be one of: {', '.join(JobState)}", list(JobState)))
+    if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_PAGE):
+        problems.append(FieldProblem("limit", f"must be a whole number from 1 to {MAX_PAGE}", MAX_PAGE, MAX_PAGE))
+    if problems:
+        raise InvalidRequest(problems)
+    return (None if state is None else JobState(state)), int(limit), request.query.get("cursor")

@@ -12,6 +12,34 @@ INNER JOIN agents AS a ON a.id = j.agent_id
 LEFT JOIN outputs AS o ON o.id = j.output_id
 WHERE j.id = :id;
 
+-- name: list_jobs(agent_id, before, most)
+-- Jobs of one agent, newest first, behind one that was seen.
+SELECT
+    j.*,
+    o.filename AS output_filename, o.disk_name AS output_disk_name, o.width AS output_width,
+    o.height AS output_height, o.bytes AS output_bytes, o.sha256 AS output_sha256,
+    o.expires_at_us AS output_expires_at_us, a.session_id
+FROM jobs AS j
+INNER JOIN agents AS a ON a.id = j.agent_id
+LEFT JOIN outputs AS o ON o.id = j.output_id
+WHERE j.agent_id = :agent_id AND j.seq < :before
+ORDER BY j.seq DESC
+LIMIT :most;
+
+-- name: list_jobs_in_state(agent_id, state, before, most)
+-- The same, of one state alone.
+SELECT
+    j.*,
+    o.filename AS output_filename, o.disk_name AS output_disk_name, o.width AS output_width,
+    o.height AS output_height, o.bytes AS output_bytes, o.sha256 AS output_sha256,
+    o.expires_at_us AS output_expires_at_us, a.session_id
+FROM jobs AS j
+INNER JOIN agents AS a ON a.id = j.agent_id
+LEFT JOIN outputs AS o ON o.id = j.output_id
+WHERE j.agent_id = :agent_id AND j.state = :state AND j.seq < :before
+ORDER BY j.seq DESC
+LIMIT :most;
+
 -- name: insert_job(id, agent_id, model, prompt, negative, width, height, steps, seed, reference_names, loras, ignored, request_id, now_us, boot_id, queue_until_boot_ms)!
 INSERT INTO jobs (
     id, agent_id, state, model, prompt, negative, width, height, steps, seed,
