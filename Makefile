@@ -4,13 +4,13 @@ CONFIG ?= config.toml
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-SOURCES := umrgen_core umrgen_api umrgen_infer umrgen_cli migrations tests benchmarks training
-TYPED := umrgen_core umrgen_api umrgen_infer umrgen_cli benchmarks
+SOURCES := umrgen_core umrgen_api umrgen_infer umrgen_cli umrgen_client umrgen_mcp examples migrations tests benchmarks training
+TYPED := umrgen_core umrgen_api umrgen_infer umrgen_cli umrgen_client umrgen_mcp benchmarks
 
 export HF_HUB_OFFLINE ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo run api infer migrate test faults check audit format lint types train-tiny eval-tiny clean
+.PHONY: help setup demo run api infer migrate test faults schemathesis check audit format lint types train-tiny eval-tiny clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed: apt install python3 python3-venv, or make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[infer,safety,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[infer,safety,mcp,dev]'
 	@touch $@
 
 demo: $(STAMP) ## the whole service once: upload, generate, save a PNG
@@ -47,6 +47,9 @@ faults: $(STAMP) ## the whole fault suite, with a table of what was tried and wh
 	$(BIN)/python -m pytest tests/faults -m 'faults or not faults' --timeout 3600; status=$$?; \
 	$(BIN)/python -m tests.faults.table; exit $$status
 
+schemathesis: $(STAMP) ## fuzz a running service for minutes by its own OpenAPI description
+	$(BIN)/python -m tests.e2e.fuzzing 300
+
 check: $(STAMP) ## format, lint, types and tests, as CI runs them
 	$(BIN)/ruff format --check $(SOURCES)
 	$(MAKE) --no-print-directory lint types test
@@ -71,5 +74,5 @@ eval-tiny: $(STAMP) ## the share of the embedded model's pictures that are right
 	$(BIN)/python -m training.evaluate
 
 clean: ## remove .venv, caches and the demo's data; the data of [storage] stays
-	rm -rf $(VENV) var/demo *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) var/demo .schemathesis *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -20,10 +20,10 @@ import structlog
 from PIL import Image
 
 from umrgen_core.config import SafetySettings, load_settings
-from umrgen_infer.images import encode_png
 from umrgen_infer.output_check import OutputCheck, load_output_check
 from umrgen_infer.painter import Commission
 from umrgen_infer.pipelines.load import load_painter
+from umrgen_infer.png import encode_png
 
 ROOT = Path(__file__).parents[1]
 SIDES_PX = (64, 512, 1024)

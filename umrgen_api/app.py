@@ -13,12 +13,15 @@ from umrgen_api.access import Handler
 from umrgen_api.changes import Changes
 from umrgen_api.cors import allow_origin, answer_preflights
 from umrgen_api.middleware import add_headers, answer_errors, guard, identify, log_request
+from umrgen_api.openai import routes as openai
 from umrgen_api.rates import RateLimits
-from umrgen_api.routes import events, files, health, jobs, me, models, references, status
+from umrgen_api.routes import events, files, health, jobs, me, models, openapi, pages, references, status
 from umrgen_api.safety import load_prompt_check
 from umrgen_api.sanitiser_pool import SanitiserPool
 from umrgen_api.services import SERVICES, Services
 from umrgen_api.upkeep import Upkeep
+from umrgen_api.webhook_sender import Sender
+from umrgen_api.webhooks import Deliveries
 from umrgen_core.agent_store import AgentStore
 from umrgen_core.cancellation import Cancellation
 from umrgen_core.claim_store import ClaimStore
@@ -43,6 +46,11 @@ Context = Callable[[web.Application], AsyncIterator[None]]
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/healthz", health.get_health),
     ("GET", "/readyz", health.get_readiness),
+    ("GET", "/llms.txt", pages.get_llms),
+    ("GET", "/skill.md", pages.get_skill),
+    ("GET", "/docs", openapi.get_docs),
+    ("GET", "/docs/openapi.json", openapi.get_public_description),
+    ("GET", "/docs/{asset}", openapi.get_docs_asset),
     ("POST", "/api/v1/upload-reference", references.upload_reference),
     ("GET", "/api/v1/references", references.list_references),
     ("DELETE", "/api/v1/references/{filename}", references.delete_reference),
@@ -51,8 +59,13 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/api/v1/events/{job_id}", events.stream_events),
     ("GET", "/api/v1/models", models.list_models),
     ("GET", "/api/v1/me", me.get_me),
+    ("GET", "/api/v1/openapi.json", openapi.get_description),
     ("GET", "/api/v1/jobs", jobs.list_jobs),
     ("DELETE", "/api/v1/jobs/{job_id}", jobs.cancel_job),
+    ("POST", "/v1/images/generations", openai.generate_images),
+    ("POST", "/v1/images/edits", openai.edit_images),
+    ("GET", "/v1/models", openai.list_models),
+    ("GET", "/v1/models/{model}", openai.get_model),
     ("GET", "/references/{session_id}/{filename}", files.get_reference),
     ("GET", "/outputs/{session_id}/{filename}", files.get_output),
 )
@@ -101,15 +114,26 @@ def _services_context(settings: Settings, clock: Clock) -> Context:
             services = _make_services(settings, clock, database)
             app[SERVICES] = services
             await asyncio.to_thread(services.files.prepare)
-            services.wakeup.listen(services.changes.notify)
+            deliveries = Deliveries(settings, database, Sender(settings.webhooks))
+            services.wakeup.listen(_tell(services, deliveries))
             upkeep = Upkeep(services)
             await upkeep.start()
+            deliveries.start()
             yield
+            await deliveries.stop()
             await upkeep.stop()
             await services.sanitiser.close()
             services.wakeup.close()
 
     return context
+
+
+def _tell(services: Services, deliveries: Deliveries) -> Callable[[str], None]:
+    def tell(job_id: str) -> None:
+        services.changes.notify(job_id)
+        deliveries.wake()
+
+    return tell
 
 
 def _make_services(settings: Settings, clock: Clock, database: Database) -> Services:

@@ -20,11 +20,16 @@ MAX_WAITERS = 50
 class Watch:
     """One waiting request's view of one job."""
 
-    __slots__ = ("_changes", "_event")
+    __slots__ = ("_changes", "_event", "job_id")
 
-    def __init__(self, changes: Changes) -> None:
+    def __init__(self, changes: Changes, job_id: str) -> None:
         self._changes = changes
         self._event = asyncio.Event()
+        self.job_id = job_id
+
+    def turn_to(self, job_id: str) -> None:
+        """Watch another job from now on: a request that waits for several still counts as one."""
+        self._changes.move(self, job_id)
 
     def wake(self) -> None:
         """Something has changed, or the server stops."""
@@ -61,7 +66,7 @@ class Changes:
                 extra={"limit": MAX_WAITERS, "kind": "waiting"},
                 retry_after_s=1.0,
             )
-        watch = Watch(self)
+        watch = Watch(self, job_id)
         self._watches[job_id].add(watch)
         self._agents[agent_id] += 1
         try:
@@ -70,9 +75,18 @@ class Changes:
             self._agents[agent_id] -= 1
             if not self._agents[agent_id]:
                 del self._agents[agent_id]
-            self._watches[job_id].discard(watch)
-            if not self._watches[job_id]:
-                del self._watches[job_id]
+            self._drop(watch)
+
+    def move(self, watch: Watch, job_id: str) -> None:
+        """Let a watch wake for another job."""
+        self._drop(watch)
+        watch.job_id = job_id
+        self._watches[job_id].add(watch)
+
+    def _drop(self, watch: Watch) -> None:
+        self._watches[watch.job_id].discard(watch)
+        if not self._watches[watch.job_id]:
+            del self._watches[watch.job_id]
 
     def notify(self, job_id: str) -> None:
         """Wake those who wait for a job."""

@@ -29,8 +29,8 @@ class Upload:
     sha256: str
 
 
-class _FilePart:
-    """Writes the file to disk as it comes, within the cap."""
+class FilePart:
+    """One file of a form: writes the file to disk as it comes, within the cap."""
 
     def __init__(self, target: BinaryIO) -> None:
         self._target = target
@@ -38,6 +38,7 @@ class _FilePart:
         self.bytes = 0
 
     async def write(self, piece: bytes) -> None:
+        """Take the next bytes. Raises FileTooLarge."""
         self.bytes += len(piece)
         if self.bytes > MAX_FILE_BYTES:
             raise FileTooLarge(
@@ -48,6 +49,8 @@ class _FilePart:
         await asyncio.to_thread(self._target.write, piece)
 
     def finish(self) -> Upload:
+        """What was written, once it is whole."""
+        self._target.flush()
         return Upload(self.bytes, self._digest.hexdigest())
 
 
@@ -57,7 +60,7 @@ async def receive_upload(request: web.Request, target: BinaryIO) -> Upload:
     Raises UnsupportedMediaType, InvalidRequest, FileTooLarge or RequestTimeout.
     """
     require_media_type(request, "multipart/form-data")
-    parser = _make_parser(request)
+    parser = make_parser(request, MAX_PARTS, _HINT)
     receiver = _Receiver(target)
     try:
         async for piece in iterate_body(request):
@@ -76,14 +79,14 @@ class _Receiver:
 
     def __init__(self, target: BinaryIO) -> None:
         self._target = target
-        self._part: _FilePart | None = None
+        self._part: FilePart | None = None
         self._other_bytes = 0
         self.upload: Upload | None = None
 
     async def take(self, event: MultipartSegment | bytearray | None) -> None:
         if isinstance(event, MultipartSegment):
             wanted = event.name == FILE_PART and self.upload is None
-            self._part = _FilePart(self._target) if wanted else None
+            self._part = FilePart(self._target) if wanted else None
         elif event is None:
             self._end_part()
         elif self._part is not None:
@@ -94,7 +97,6 @@ class _Receiver:
     def _end_part(self) -> None:
         if self._part is not None:
             self.upload = self._part.finish()
-            self._target.flush()
         self._part = None
 
     def _count_other(self, size: int) -> None:
@@ -105,9 +107,10 @@ class _Receiver:
             )
 
 
-def _make_parser(request: web.Request) -> PushMultipartParser:
+def make_parser(request: web.Request, most_parts: int, hint: str) -> PushMultipartParser:
+    """A parser for the request's multipart body. Raises InvalidRequest, with the `hint`, without a usable boundary."""
     try:
         _, options = parse_options_header(request.headers.get(hdrs.CONTENT_TYPE, ""))
-        return PushMultipartParser(options.get("boundary", ""), max_segment_count=MAX_PARTS, max_header_count=8)
+        return PushMultipartParser(options.get("boundary", ""), max_segment_count=most_parts, max_header_count=8)
     except (MultipartError, UnicodeError, ValueError):
-        raise InvalidRequest([FieldProblem("Content-Type", f"has no usable boundary; {_HINT}")]) from None
+        raise InvalidRequest([FieldProblem("Content-Type", f"has no usable boundary; {hint}")]) from None

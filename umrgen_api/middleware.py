@@ -12,6 +12,7 @@ from aiohttp import hdrs, web
 
 from umrgen_api.access import AGENT, Handler, admit
 from umrgen_api.errors import INTERNAL, error_response, translate_http_exception
+from umrgen_api.openai.errors import is_openai_path, openai_error_response
 from umrgen_core.errors import UmrgenError, Unavailable
 from umrgen_core.keys import is_well_formed
 from umrgen_core.logs import get_logger
@@ -46,7 +47,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers[REQUEST_ID_HEADER] = request.get(REQUEST_ID) or choose_request_id(request)
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
-    if request.path.startswith(API_PREFIX):
+    if request.path.startswith(API_PREFIX) or is_openai_path(request.path):
         response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
     if isinstance(response, web.FileResponse) and response.status >= 400:  # a precondition that failed: no picture
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
@@ -88,23 +89,24 @@ async def log_request(request: web.Request, response: web.StreamResponse | None)
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever is raised into the contract's error, and let a client that still sends see it."""
+    render = openai_error_response if is_openai_path(request.path) else error_response
     try:
         return await handler(request)
     except web.HTTPException as exception:
         if exception.status < 400:
             raise
         error, headers = translate_http_exception(exception)
-        response = error_response(error, headers)
+        response = render(error, headers)
     except UmrgenError as error:
-        response = error_response(error)
+        response = render(error)
     except ConnectionError:
         raise  # the client has gone
     except OSError:
         LOG.exception("disk_refused")
-        response = error_response(Unavailable("The disk cannot take writes now. Try again later."))
+        response = render(Unavailable("The disk cannot take writes now. Try again later."))
     except Exception:
         LOG.exception("internal_error")
-        response = error_response(INTERNAL)
+        response = render(INTERNAL)
     if request.body_exists and not request.content.is_eof():
         await _answer_early(request, response)
     return response
@@ -130,7 +132,7 @@ async def _answer_early(request: web.Request, response: web.Response) -> None:
 
 @web.middleware
 async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Nothing under /api/v1 without a key, not even a 404."""
-    if request.path == API_PREFIX or request.path.startswith(API_PREFIX + "/"):
+    """Nothing under /api/v1 and /v1 without a key, not even a 404."""
+    if request.path == API_PREFIX or request.path.startswith(API_PREFIX + "/") or is_openai_path(request.path):
         await admit(request)
     return await handler(request)

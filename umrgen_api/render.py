@@ -75,6 +75,7 @@ def render_status(job: Job, place: QueuePlace | None, eta_s: float | None) -> di
         "model": job.model,
         "loras": [{"name": name, "strength": strength} for name, strength in job.loras],
         "ignored": list(job.ignored),
+        "callback_url": job.callback_url,
     }
     if job.state is JobState.QUEUED and place is not None:
         status |= _render_place(place)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from umrgen_cli.admin_accounts import add_commands
+from umrgen_cli.admin_webhooks import add_webhook_commands
 from umrgen_core.backup import BackupReport, back_up, restore
 from umrgen_core.config import Settings, load_settings
 from umrgen_core.errors import UmrgenError
@@ -40,6 +41,7 @@ def _parse() -> argparse.Namespace:
     three = commands.add_parser("check", parents=[shared], help="read the whole database and say whether it is good")
     three.set_defaults(command=_check)
     add_commands(commands, shared)
+    add_webhook_commands(commands, shared)
     return parser.parse_args()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from umrgen_cli.admin_webhooks import add_secret_command
 from umrgen_core.accounts import Accounts, Limit, Limits, MintedKey
 from umrgen_core.agents import SHIPPED_CATEGORIES, Scope
 from umrgen_core.clock import SystemClock, format_time
@@ -45,6 +46,7 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     safety.add_argument(
         "--off", required=True, metavar="LIST", help="categories not checked, as in sexual,violence; or 'none'"
     )
+    add_secret_command(agents, shared)
     keys = commands.add_parser("keys", help="the keys of agents").add_subparsers(required=True, metavar="ACTION")
     create = _command(keys, shared, "create", _create_key, "a further key of an agent; shown once")
     create.add_argument("agent")

@@ -18,6 +18,9 @@ from umrgen_core.presence import check_integrity, list_living
 from umrgen_core.schema import check_version, find_version
 from umrgen_core.sqlite import SqliteError, open_reader
 
+SECRET_NAME = "secret"  # noqa: S105 - a name of a file
+"""The master of the webhooks' secrets, where [auth] secret_file names no other place."""
+
 KEPT = {Shelf.OUTPUTS: "outputs", Shelf.REFERENCES: '"references"'}
 
 
@@ -66,6 +69,9 @@ def restore(storage: StorageSettings, source: Path) -> BackupReport:
     partial.mkdir(parents=True, mode=0o700)
     shutil.copy2(database, partial / database.name)
     report = _copy_files(source, partial, database)
+    secret = storage.data_dir / SECRET_NAME
+    if secret.exists():  # no backup holds it: the box's own stays, so that receivers can go on verifying
+        shutil.copy2(secret, partial / secret.name)
     _sync_tree(partial)
     if storage.data_dir.exists():
         storage.data_dir.rename(before)

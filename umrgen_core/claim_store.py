@@ -7,15 +7,18 @@ whole write is undone.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.errors import StaleClaim
-from umrgen_core.jobs import Claim, ErrorCode, Job, JobState
+from umrgen_core.jobs import Claim, ErrorCode, Job, JobState, Pin
 from umrgen_core.rows import to_job, to_pin
 from umrgen_core.sqlite import Connection, Row
+
+MAX_DEVICE_LOSSES = 2
+"""A job whose runs took the device down so often is not run again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,14 @@ class Recovered:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A queued job that nobody holds yet, with the images it names."""
+
+    job: Job
+    pins: tuple[Pin, ...]
+
+
 class ClaimStore:
     """Rows of `jobs`, from the workers' side."""
 
@@ -49,22 +60,54 @@ class ClaimStore:
 
     async def claim_next(self, model: str, worker_id: str) -> Claim | None:
         """The next job of `model` in fair order, now running under a new fence; None when none waits."""
-        if await self._db.reader.one(self._db.statements.find_next.sql, model=model) is None:
+        return await self.claim_from((model,), worker_id)
+
+    async def claim_from(self, models: Sequence[str], worker_id: str, *, fresh: bool = False) -> Claim | None:
+        """The next job of any of `models`, in fair order over all of them; None when none waits.
+
+        With `fresh` also None when that job has attempts behind it, since such a job runs alone.
+        """
+        if await self._find_head(models) is None:
             return None  # an idle worker takes no write lock
 
         def work(connection: Connection) -> Claim | None:
-            return self._claim_next(connection, model, worker_id)
+            heads = (self._db.statements.find_next(connection, model=model) for model in models)
+            head = _choose_fairest(heads)
+            if head is None or (fresh and head["attempts"]):
+                return None
+            return self._claim(connection, head["seq"], worker_id)
 
         return await self._db.writer.run(work)
 
-    def _claim_next(self, connection: Connection, model: str, worker_id: str) -> Claim | None:
-        statements, clock = self._db.statements, self._db.clock
-        head = statements.find_next(connection, model=model)
-        if head is None:
+    async def find_waiting(self, models: Sequence[str]) -> Waiting | None:
+        """The job that `claim_from` with `fresh` would most likely claim next. Nothing is changed."""
+        head = await self._find_head(models)
+        if head is None or head["attempts"]:
             return None
+        row = await self._db.reader.one(self._db.statements.get_job.sql, id=head["id"])
+        if row is None:
+            return None
+        pins = await self._db.reader.all(self._db.statements.list_pins.sql, job_id=head["id"])
+        return Waiting(to_job(row), tuple(to_pin(pin) for pin in pins))
+
+    async def list_waiting_s(self) -> Mapping[str, float]:
+        """Each model that jobs wait for, with the seconds since the first of them entered the queue.
+
+        In boot time: a job that came back to the queue counts from there.
+        """
+        rows = await self._db.reader.all(self._db.statements.list_waiting_models.sql)
+        fresh_until_ms = self._queue_until_ms()
+        return {row["model"]: (fresh_until_ms - row["queue_until_boot_ms"]) / 1000 for row in rows}
+
+    async def _find_head(self, models: Sequence[str]) -> Row | None:
+        sql = self._db.statements.find_next.sql
+        return _choose_fairest([await self._db.reader.one(sql, model=model) for model in models])
+
+    def _claim(self, connection: Connection, seq: int, worker_id: str) -> Claim:
+        statements, clock = self._db.statements, self._db.clock
         row = statements.claim(
             connection,
-            seq=head["seq"],
+            seq=seq,
             worker_id=worker_id,
             now_us=clock.wall_us(),
             boot_id=clock.boot_id,
@@ -226,13 +269,32 @@ class ClaimStore:
 
         `reason` begins the sentence that its agent is told. Raises StaleClaim, also when a cancel was asked for.
         """
+        await self._db.writer.run(lambda connection: self._release(connection, claim, reason))
+
+    def _release(self, connection: Connection, claim: Claim, reason: str) -> None:
+        if claim.job.attempts < self._jobs.max_attempts:
+            self._requeue(connection, claim.job_id, claim.fence, attempts_undone=0)
+            return
+        error = f"{reason} in each of {claim.job.attempts} attempts. Tell the owner of the service."
+        self._fail(connection, claim.job_id, claim.fence, ErrorCode.WORKER_LOST, error, retryable=True)
+
+    async def lose_device(self, claim: Claim) -> None:
+        """Let go of a job whose run took the device down; one that does it again fails for good.
+
+        Raises StaleClaim, also when a cancel was asked for.
+        """
 
         def work(connection: Connection) -> None:
-            if claim.job.attempts < self._jobs.max_attempts:
-                self._requeue(connection, claim.job_id, claim.fence, attempts_undone=0)
+            counted = self._db.statements.count_device_loss(connection, id=claim.job_id, fence=claim.fence)
+            losses = _held(counted, claim)["device_losses"]
+            if losses < MAX_DEVICE_LOSSES:
+                self._release(connection, claim, "The device failed")
                 return
-            error = f"{reason} in each of {claim.job.attempts} attempts. Tell the owner of the service."
-            self._fail(connection, claim.job_id, claim.fence, ErrorCode.WORKER_LOST, error, retryable=True)
+            error = (
+                f"The device failed in {losses} runs of this job, so it is not run again."
+                " Change the request, or tell the owner of the service."
+            )
+            self._fail(connection, claim.job_id, claim.fence, ErrorCode.MODEL_ERROR, error, retryable=False)
 
         await self._db.writer.run(work)
 
@@ -312,6 +374,11 @@ class ClaimStore:
 
     def _queue_until_ms(self) -> int:
         return self._db.clock.boot_ms() + int(self._jobs.queue_ttl_s * 1000)
+
+
+def _choose_fairest(heads: Iterable[Row | None]) -> Row | None:
+    """Of the next jobs of several models, that of the agent served least recently, then the oldest."""
+    return min((head for head in heads if head), key=lambda head: (head["last_served"], head["seq"]), default=None)
 
 
 def _held(row: Row | None, claim: Claim) -> Row:

@@ -19,6 +19,8 @@ from umrgen_core.errors import ConfigError
 from umrgen_core.profiles import HUB_PREFIX, PACKAGE_PREFIX, ModelProfile
 
 PREFIX = "UMRGEN_"
+CLIENT_VARIABLES = frozenset({"UMRGEN_URL", "UMRGEN_API_KEY"})
+"""What `umrgen` and the Python client read; no settings, but often set in the same shell."""
 
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
@@ -76,6 +78,7 @@ class AuthSettings(Section):
     development_key: Annotated[str, Field(pattern=r"^[\x21-\x7e]*$", max_length=200)] = ""
     development_key_public: bool = False
     failures_per_minute: Count = 60
+    secret_file: str = ""
 
 
 class LimitSettings(Section):
@@ -135,12 +138,29 @@ class InferSettings(Section):
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
 
 
+class McpSettings(Section):
+    """Where the MCP server listens, and the web tier whose client it is."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 3089
+    api_url: Annotated[str, Field(pattern=r"^https?://[^/\s]+$")] = "http://127.0.0.1:3088"
+
+
 class SafetySettings(Section):
     """What a prompt must pass before it is accepted, and a picture before it is published."""
 
     lists: str = ""
     output_check: Literal["", "opennsfw"] = ""
     output_threshold: Annotated[float, Field(ge=0, le=1)] = 0.8
+
+
+class WebhookSettings(Section):
+    """Where webhooks may go, and how many at a time."""
+
+    allow_private: bool = False
+    allow_http: bool = False
+    timeout_s: Seconds = 15
+    concurrent_attempts: Annotated[int, Field(ge=1, le=256)] = 16
 
 
 class LogSettings(Section):
@@ -170,7 +190,9 @@ class Settings(BaseSettings):
     jobs: JobSettings = JobSettings()
     files: FileSettings = FileSettings()
     infer: InferSettings = InferSettings()
+    mcp: McpSettings = McpSettings()
     safety: SafetySettings = SafetySettings()
+    webhooks: WebhookSettings = WebhookSettings()
     log: LogSettings = LogSettings()
     models: dict[str, ModelProfile] = {}
 
@@ -210,6 +232,11 @@ class Settings(BaseSettings):
         return {name: self.models[name] for name in self.infer.models}
 
     @property
+    def secret_path(self) -> Path:
+        """The file of the master secret."""
+        return Path(self.auth.secret_file) if self.auth.secret_file else self.storage.data_dir / "secret"
+
+    @property
     def default_model(self) -> str:
         """The model of a request: the first that is served."""
         return self.infer.models[0]
@@ -233,12 +260,16 @@ def load_settings(path: Path) -> Settings:
     base = path.resolve().parent
     data_dir = (base / settings.storage.data_dir).resolve()
     storage = settings.storage.model_copy(update={"data_dir": data_dir})
+    secret = settings.auth.secret_file
+    auth = settings.auth.model_copy(update={"secret_file": str((base / secret).resolve()) if secret else ""})
     lists = settings.safety.lists
     safety = settings.safety.model_copy(update={"lists": str((base / lists).resolve()) if lists else ""})
     loras = settings.infer.loras
     infer = settings.infer.model_copy(update={"loras": str((base / loras).resolve()) if loras else ""})
     models = {name: _with_absolute_path(profile, base) for name, profile in settings.models.items()}
-    return settings.model_copy(update={"storage": storage, "safety": safety, "infer": infer, "models": models})
+    return settings.model_copy(
+        update={"storage": storage, "auth": auth, "safety": safety, "infer": infer, "models": models}
+    )
 
 
 def _with_absolute_path(profile: ModelProfile, base: Path) -> ModelProfile:
@@ -251,7 +282,7 @@ def _with_absolute_path(profile: ModelProfile, base: Path) -> ModelProfile:
 def _reject_unknown_variables() -> None:
     sections = ", ".join(Settings.model_fields)
     for name in os.environ:
-        if not name.upper().startswith(PREFIX):
+        if not name.upper().startswith(PREFIX) or name in CLIENT_VARIABLES:
             continue
         section, _, key = name[len(PREFIX) :].lower().partition("__")
         if section not in Settings.model_fields or not key:

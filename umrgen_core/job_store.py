@@ -188,6 +188,7 @@ class JobStore:
             reference_names=json.dumps(request.reference_names),
             loras=json.dumps([choice.model_dump() for choice in request.loras]),
             ignored=json.dumps(request.ignored),
+            callback_url=request.callback_url,
             request_id=request_id,
             now_us=clock.wall_us(),
             boot_id=clock.boot_id,

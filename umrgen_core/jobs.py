@@ -89,6 +89,8 @@ class Job:
     error: str | None
     retryable: bool | None
     output: Output | None
+    callback_url: str | None
+    """Where its agent wants to be told of its end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,18 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
 
+from umrgen_core.config import WebhookSettings
 from umrgen_core.errors import FieldProblem, InvalidRequest
 from umrgen_core.loras import LoraShelf
 from umrgen_core.profiles import MAX_SIDE_PX, MIN_SIDE_PX, ModelProfile
+from umrgen_core.webhooks import MAX_CALLBACK_CHARS, find_callback_problem
 
 MAX_PROMPT_CHARS = 2000
 MAX_SEED = 2**53 - 1
 RANDOM_SEED = -1
 DEFAULT_SIDE_PX = 1024
 MAX_LORA_STRENGTH = 4.0
+STRICT_WEBHOOKS = WebhookSettings()
 
 
 def _whole_number(value: object) -> object:
@@ -36,6 +39,7 @@ Side = Annotated[int, BeforeValidator(_whole_number), Field(strict=True, ge=MIN_
 Steps = Annotated[int, BeforeValidator(_whole_number), Field(strict=True, ge=1)]
 Seed = Annotated[int, BeforeValidator(_whole_number), Field(strict=True, ge=RANDOM_SEED, le=MAX_SEED)]
 Name = Annotated[str, StringConstraints(strict=True)]
+CallbackUrl = Annotated[str, StringConstraints(strict=True, max_length=MAX_CALLBACK_CHARS)]
 
 
 Strength = Annotated[float, Field(strict=True, ge=-MAX_LORA_STRENGTH, le=MAX_LORA_STRENGTH)]
@@ -64,6 +68,7 @@ class GenerateRequest(BaseModel):
     reference_images: list[Name] = []
     model: Name | None = None
     loras: list[LoraChoice] = []
+    callback_url: CallbackUrl | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +85,15 @@ class AcceptedRequest:
     reference_names: tuple[str, ...]
     ignored: tuple[str, ...]
     loras: tuple[LoraChoice, ...] = ()
+    callback_url: str | None = None
 
 
-def accept_request(body: Mapping[str, Any], models: Mapping[str, ModelProfile], loras: LoraShelf) -> AcceptedRequest:
+def accept_request(
+    body: Mapping[str, Any],
+    models: Mapping[str, ModelProfile],
+    loras: LoraShelf,
+    webhooks: WebhookSettings = STRICT_WEBHOOKS,
+) -> AcceptedRequest:
     """Check `body` against the contract and the model that it names, by default the first of `models`.
 
     Raises InvalidRequest with every problem.
@@ -101,6 +112,7 @@ def accept_request(body: Mapping[str, Any], models: Mapping[str, ModelProfile], 
         raise InvalidRequest([*problems, FieldProblem("model", f"must be one of: {served}", list(models), default)])
     profile = models[model]
     problems += find_problems(body, profile, loras.list_names(model) if body.get("loras") else ())
+    problems += _check_callback(body, webhooks)
     if problems:
         raise InvalidRequest(problems)
     return AcceptedRequest(
@@ -113,6 +125,7 @@ def accept_request(body: Mapping[str, Any], models: Mapping[str, ModelProfile], 
         seed=_draw_seed() if request.seed is None or request.seed == RANDOM_SEED else request.seed,
         reference_names=tuple(request.reference_images),
         loras=tuple(request.loras),
+        callback_url=request.callback_url,
         ignored=_list_ignored(body, request, profile),
     )
 
@@ -178,6 +191,15 @@ def _check_loras(body: Mapping[str, Any], profile: ModelProfile, known: Sequence
             yield FieldProblem(f"loras[{place}].name", f"must be one of the model's LoRAs: {listed}", list(known))
         elif names.index(name) != place:
             yield FieldProblem(f"loras[{place}].name", "is named twice")
+
+
+def _check_callback(body: Mapping[str, Any], webhooks: WebhookSettings) -> Iterator[FieldProblem]:
+    url = body.get("callback_url")
+    if not isinstance(url, str) or len(url) > MAX_CALLBACK_CHARS:
+        return
+    problem = find_callback_problem(url, allow_http=webhooks.allow_http, allow_private=webhooks.allow_private)
+    if problem is not None:
+        yield FieldProblem("callback_url", problem)
 
 
 def _list_ignored(body: Mapping[str, Any], request: GenerateRequest, profile: ModelProfile) -> tuple[str, ...]:

@@ -46,6 +46,7 @@ def to_job(row: Row) -> Job:
         error=row["error"],
         retryable=None if row["retryable"] is None else bool(row["retryable"]),
         output=None if row["output_id"] is None else _joined_output(row),
+        callback_url=row["callback_url"],
     )
 
 

@@ -1,4 +1,4 @@
-"""Workers in the store: who lives, and with which models loaded."""
+"""Workers in the store: who lives, and which models each can paint with."""
 
 from __future__ import annotations
 
@@ -24,7 +24,11 @@ class WorkerState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """One inference daemon. `age_s` is the time since it was last seen; None means in another boot."""
+    """One inference daemon.
+
+    `models` are those it serves, less what it cannot load at present. `age_s` is the time since it was last
+    seen; None means in another boot.
+    """
 
     id: str
     pid: int

@@ -1,38 +1,75 @@
-"""`umrgen-infer --config F`: claim jobs and paint until SIGTERM or SIGINT."""
+"""`umrgen-infer --config F`: claim jobs and paint until SIGTERM or SIGINT. `fetch` and `check` see to one profile."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import logging
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from umrgen_core.clock import SystemClock
 from umrgen_core.config import Settings, load_settings
 from umrgen_core.database import open_database
 from umrgen_core.errors import CANNOT_START, UmrgenError
 from umrgen_core.logs import get_logger, set_up_logs
+from umrgen_core.loras import LoraShelf
 from umrgen_infer.daemon import Daemon
+from umrgen_infer.memory import DeviceMemory, ReadMemory, read_nothing
 from umrgen_infer.painter import Painter
 
 LOG = get_logger("infer")
+OFFLINE = "HF_HUB_OFFLINE"
+COMMANDS: Mapping[str, tuple[str, str, str]] = {
+    "fetch": ("umrgen_infer.pipelines.fetch", "0", "download the weights of a profile"),
+    "check": ("umrgen_infer.check", "1", "load a profile, paint with it, and say what it takes"),
+}
+"""Module, whether the hub's client stays offline, and what it does. They run in a process of their own: the
+client reads the switch when it is imported, and the daemon imports neither of them."""
 
 
-def load_painter(settings: Settings) -> Painter:
-    """Load the served model. torch takes seconds to import: it is loaded here, once the process is known."""
+@runtime_checkable
+class _Measures(Protocol):
+    def read_memory(self) -> DeviceMemory | None:
+        """The memory of the device that it paints on."""
+
+
+class Loader:
+    """Loads models, and reads the memory of the device through the last of them: only they know torch."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._read: ReadMemory = read_nothing
+
+    def load(self, name: str) -> Painter:
+        """Load a served model by its name."""
+        painter = load_painter(self._settings, name)
+        if isinstance(painter, _Measures):
+            self._read = painter.read_memory
+        return painter
+
+    def read_memory(self) -> DeviceMemory | None:
+        """None until a model is loaded, and on a processor."""
+        return self._read()
+
+
+def load_painter(settings: Settings, name: str) -> Painter:
+    """Load a model. torch takes seconds to import: it is loaded here, once the process is known."""
     from umrgen_infer.pipelines.load import load_painter as load  # noqa: PLC0415 - the one
 
-    name = settings.default_model
-    return load(name, settings.models[name], settings.infer.threads)
+    find_lora = functools.partial(LoraShelf(settings.infer.loras).find_file, name)
+    return load(name, settings.models[name], settings.infer.threads, find_lora)
 
 
 async def _run(settings: Settings) -> int:
-    clock = SystemClock()
+    clock, loader = SystemClock(), Loader(settings)
     async with open_database(settings, clock) as database:
-        daemon = Daemon(settings, clock, database, lambda: load_painter(settings))
+        daemon = Daemon(settings, clock, database, loader.load, read_memory=loader.read_memory)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, daemon.stop)
         LOG.info("started", pid=os.getpid())
@@ -43,12 +80,31 @@ async def _run(settings: Settings) -> int:
     os._exit(status)
 
 
-def main() -> int:
-    """Entry of the console script."""
+def _read_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="umrgen-infer", description="UMRGEN's inference daemon")
     parser.add_argument("--config", type=Path, default=Path("config.toml"), help="default: config.toml")
-    options = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    commands = parser.add_subparsers(dest="command", title="commands", description="without one: claim jobs and paint")
+    for command, (_, _, what) in COMMANDS.items():
+        listed = commands.add_parser(command, help=what, description=what)
+        listed.add_argument("--profile", required=True, metavar="NAME", help="a [models.NAME] of the config file")
+        # Here or before the command; without a default, which would undo the other.
+        listed.add_argument("--config", type=Path, default=argparse.SUPPRESS, help="default: config.toml")
+    return parser.parse_args()
+
+
+def _become(options: argparse.Namespace) -> None:
+    """Go on as the command's module. Ctrl-C and the exit status are then its own."""
+    module, offline, _ = COMMANDS[options.command]
+    arguments = [sys.executable, "-m", module, "--config", str(options.config), "--profile", options.profile]
+    os.execve(sys.executable, arguments, {**os.environ, OFFLINE: offline})  # noqa: S606 - no shell is involved
+
+
+def main() -> int:
+    """Entry of the console script."""
+    options = _read_options()
+    if options.command is not None:
+        _become(options)
+    os.environ.setdefault(OFFLINE, "1")
     try:
         settings = load_settings(options.config)
         set_up_logs(settings.log, settings.storage.data_dir, "umrgen-infer")

@@ -1,19 +1,16 @@
-"""The claim loop: one run paints while the one before it is encoded and published."""
+"""The claim loop: one run paints while the one before it is published and the one after it gets ready."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any
 
 from umrgen_core.claim_store import ClaimStore
 from umrgen_core.clock import Clock
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
-from umrgen_core.disk import DiskGuard
 from umrgen_core.errors import Unavailable
 from umrgen_core.files import FileStore
 from umrgen_core.jobs import Claim
@@ -21,22 +18,26 @@ from umrgen_core.logs import get_logger, log_death
 from umrgen_core.names import new_process_id
 from umrgen_core.wakeup import Listener, Wakeup
 from umrgen_core.worker_store import WorkerState, WorkerStore
+from umrgen_infer.claiming import Claiming
 from umrgen_infer.lease import StopReason
+from umrgen_infer.memory import ReadMemory, read_nothing
 from umrgen_infer.output_check import LoadCheck, OutputCheck, load_output_check
-from umrgen_infer.painter import Painter
-from umrgen_infer.run import FATAL, Outcome, Run, Workshop
+from umrgen_infer.reference_cache import ReferenceCache
+from umrgen_infer.residency import LoadPainter, Residency
+from umrgen_infer.run import FATAL, Outcome, Run
+from umrgen_infer.workshop import Beat, Workshop
 
 LOG = get_logger("daemon")
 RECOVERY_INTERVAL_S = 1.0
 IMAGE_THREADS = 2
+REFERENCE_BYTES = 256 << 20
+"""Memory for decoded references."""
 MAX_RUNS = 2
-"""One that paints, one that is published."""
-
-LoadPainter = Callable[[], Painter]
+"""Claims held at once: one paints while another is published or waits for its turn."""
 
 
 class Daemon:
-    """One inference process over one store, serving one model."""
+    """One inference process over one store and one device, serving the models of its settings."""
 
     def __init__(
         self,
@@ -45,16 +46,17 @@ class Daemon:
         database: Database,
         load_painter: LoadPainter,
         load_check: LoadCheck = load_output_check,
+        *,
+        read_memory: ReadMemory = read_nothing,
+        beat: Beat = lambda: None,
     ) -> None:
         self._settings = settings
-        self._clock = clock
         self._database = database
-        self._disk = DiskGuard(settings.storage)
         self._claims = ClaimStore(database, settings)
         self._workers = WorkerStore(database)
         self._files = FileStore(settings.storage.data_dir)
-        self._load_painter = load_painter
         self._load_check = load_check
+        self._beat = beat
         self._id = new_process_id()
         self._wakeup = Wakeup(settings.storage.data_dir, Listener.INFER, self._id)
         self._hint = asyncio.Event()
@@ -63,6 +65,9 @@ class Daemon:
         self._runs: dict[asyncio.Task[Outcome], Run] = {}
         self._painting_thread = ThreadPoolExecutor(1, thread_name_prefix="painter")
         self._image_threads = ThreadPoolExecutor(IMAGE_THREADS, thread_name_prefix="images")
+        self._clock = clock
+        self._residency = Residency(settings, clock, load_painter, read_memory)
+        self._claiming = Claiming(settings, clock, self._claims, self._workers, self._residency, self._id)
         self.exit_code: int | None = None
 
     def stop(self) -> None:
@@ -103,69 +108,110 @@ class Daemon:
 
     async def _load(self) -> Workshop | None:
         LOG.info("model_loading", model=self._settings.default_model, worker=self._id)
-        load = asyncio.get_running_loop().run_in_executor(self._painting_thread, self._load_models)
-        stopping = asyncio.create_task(self._stop.wait())
-        futures: set[asyncio.Future[Any]] = {load, stopping}
-        await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        load = asyncio.get_running_loop().run_in_executor(self._painting_thread, self._load_first)
+        loaded = asyncio.Event()
+        load.add_done_callback(lambda _: loaded.set())
+        await self._wait_for(loaded)
         if not load.done():
             return None
-        check, painter = load.result()
+        check = load.result()
         LOG.info("model_ready", model=self._settings.default_model, worker=self._id)
         return Workshop(
-            self._settings,
-            self._clock,
-            self._claims,
-            self._files,
-            painter,
-            check,
-            self._painting_thread,
-            self._image_threads,
+            settings=self._settings,
+            clock=self._clock,
+            claims=self._claims,
+            files=self._files,
+            residency=self._residency,
+            references=ReferenceCache(REFERENCE_BYTES),
+            output_check=check,
+            painting_thread=self._painting_thread,
+            image_threads=self._image_threads,
+            beat=self._beat,
         )
 
-    def _load_models(self) -> tuple[OutputCheck | None, Painter]:
+    def _load_first(self) -> OutputCheck | None:
         """The check comes first: where its package is missing, nobody waits minutes for weights to hear so."""
-        return self._load_check(self._settings.safety), self._load_painter()
+        check = self._load_check(self._settings.safety)
+        self._residency.load(self._settings.default_model)
+        return check
 
     async def _work(self, workshop: Workshop) -> None:
         await self._set_state(WorkerState.READY)
+        waiting: Run | None = None
         while not self._stop.is_set():
-            claim = await self._claim()
-            if claim is None:
+            run = waiting or self._begin(workshop, await self._claim())
+            waiting = None
+            if run is None:
                 await self._wait_for_hint()
             else:
-                await self._start(Run(workshop, claim), alone=claim.job.attempts > 1)
+                waiting = await self._let_paint(workshop, run)
         await self._set_state(WorkerState.STOPPING)
         await self._finish_runs()
 
     async def _claim(self) -> Claim | None:
         self._hint.clear()
-        if await asyncio.to_thread(self._disk.is_low):
-            LOG.warning("claim_delayed", error="the disk is nearly full")
-            return None
-        try:
-            return await self._claims.claim_next(self._settings.default_model, self._id)
-        except Unavailable as error:
-            LOG.warning("claim_delayed", error=error.message)
-            return None
+        return await self._claiming.claim(fresh=bool(self._runs))
 
-    async def _start(self, run: Run, alone: bool) -> None:
-        """Begin a run and return when the pipeline is free again.
+    def _begin(self, workshop: Workshop, claim: Claim | None) -> Run | None:
+        """Hold a claim, and begin what of its run needs no pipeline."""
+        if claim is None:
+            return None
+        run = Run(workshop, claim)
+        task = asyncio.create_task(run.execute())  # holds the lease from here on
+        self._runs[task] = run
+        task.add_done_callback(self._on_run_ended)
+        return run
+
+    async def _let_paint(self, workshop: Workshop, run: Run) -> Run | None:
+        """Give the pipeline to a run until it is free again; the run that was made ready meanwhile, if any.
 
         A job with attempts behind it runs alone, so that it never costs its neighbour an attempt.
         """
-        task = asyncio.create_task(run.execute())  # holds the lease from here on
-        task.add_done_callback(self._on_run_ended)
-        if alone:
-            await self._wait_for_runs(0)
-        self._runs[task] = run
+        if self._stop.is_set():
+            return None
         run.may_paint.set()
-        stopping = asyncio.create_task(self._stop.wait())
-        painted = asyncio.create_task(run.painted.wait())
-        await asyncio.wait({task, painted, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        painted.cancel()
-        stopping.cancel()
-        await self._wait_for_runs(0 if alone else MAX_RUNS - 1)
+        if run.alone:
+            await self._wait_for_runs(0)
+            return None
+        ahead = asyncio.create_task(self._make_ready(workshop, run))
+        await self._wait_for(run.painted)
+        return await ahead
+
+    async def _make_ready(self, workshop: Workshop, run: Run) -> Run | None:
+        """While `run` paints: decode the references of the likely next job, then claim that before the last step.
+
+        Not sooner, since what is claimed loses an attempt when the process is killed; not later, since the
+        claim must be on disk before its job begins.
+        """
+        await self._prefetch(workshop, run)
+        await self._wait_for(run.nearly_painted)
+        await self._wait_for_runs(MAX_RUNS - 1)
+        if self._stop.is_set():
+            return None
+        claim = await self._claiming.claim_ahead()
+        if claim is not None:
+            run.next = self._begin(workshop, claim)
+            if run.painted.is_set():
+                run.note_painted()  # anew: it had nobody to hand over to
+        return run.next
+
+    async def _prefetch(self, workshop: Workshop, run: Run) -> None:
+        while not run.nearly_painted.is_set() and not self._stop.is_set():
+            self._hint.clear()
+            likely = await self._claiming.find_ahead()
+            if likely is None:
+                await self._wait_for(self._hint, run.nearly_painted)
+                continue
+            if likely.pins:
+                self._image_threads.submit(workshop.prefetch, likely)
+            return
+
+    async def _wait_for(self, *events: asyncio.Event) -> None:
+        """Wait until one of the events is set, or the daemon stops."""
+        waiting = [asyncio.create_task(event.wait()) for event in (*events, self._stop)]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
 
     async def _wait_for_runs(self, most: int) -> None:
         while len(self._runs) > most and not self._stop.is_set():
@@ -180,10 +226,16 @@ class Daemon:
             LOG.error("process_must_end", outcome=task.result().value)
             self.exit_code = 1
             self.stop()
+        else:
+            run.note_painted()
+        self._hint.set()  # a job that runs alone may have waited for it
         self._wakeup.send(Listener.API, run.job_id)
 
     async def _finish_runs(self) -> None:
-        """Let what runs end within the grace, then give it back."""
+        """Let what runs end within the grace, then give it back; what has not begun to paint at once."""
+        for task, run in list(self._runs.items()):
+            if not run.may_paint.is_set():
+                await run.give_back_now(task)
         if self.exit_code is None and self._runs:
             await asyncio.wait(list(self._runs), timeout=self._settings.infer.stop_grace_s)
         for run in self._runs.values():
@@ -195,6 +247,7 @@ class Daemon:
             await asyncio.wait(list(self._runs), timeout=self._settings.storage.lock_timeout_s)
 
     async def _wait_for_hint(self) -> None:
+        self._beat()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._settings.infer.poll_s):
                 await self._hint.wait()
@@ -211,7 +264,9 @@ class Daemon:
             await self._announce()
 
     async def _announce(self) -> None:
-        models = [] if self._state is WorkerState.LOADING else self._settings.infer.models
+        broken = self._residency.find_broken()
+        served = [model for model in self._settings.infer.models if model not in broken]
+        models = [] if self._state is WorkerState.LOADING else served
         await self._workers.announce(self._id, os.getpid(), self._state, models)
 
     async def _announce_forever(self) -> None:

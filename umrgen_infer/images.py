@@ -1,32 +1,27 @@
-"""References in, PNG out."""
+"""References in, pictures out."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
-import zlib
-from collections.abc import Mapping
 
-from PIL import Image, ImageOps, PngImagePlugin
+from PIL import Image
 
 from umrgen_core.errors import RunError
 from umrgen_core.files import FileStore, Shelf
 from umrgen_core.jobs import ErrorCode, Pin
 from umrgen_core.profiles import ModelProfile
+from umrgen_infer.reference_fit import ReferenceFit
 
-METADATA_KEY = "umrgen"
+DRAFT_FACTOR = 2
+"""A JPEG is decoded at an eighth, a quarter or half its size if that is this many times what is needed, or more."""
 
 
-def load_references(files: FileStore, pins: tuple[Pin, ...], profile: ModelProfile) -> tuple[Image.Image, ...]:
-    """The images of a job as the model takes them, RGB, in the agent's order.
+def load_reference(files: FileStore, pin: Pin, fit: ReferenceFit) -> Image.Image:
+    """One image of a job as its model takes it, RGB.
 
-    Raises RunError invalid_reference when a file is missing or is not what its row says.
+    Raises RunError invalid_reference when its file is missing or is not what its row says.
     """
-    return tuple(fit_reference(_load(files, pin), profile) for pin in pins)
-
-
-def _load(files: FileStore, pin: Pin) -> Image.Image:
     shelf = Shelf.OUTPUTS if pin.output_id is not None else Shelf.REFERENCES
     try:
         content = files.read(shelf, pin.disk_name)
@@ -36,7 +31,9 @@ def _load(files: FileStore, pin: Pin) -> Image.Image:
         raise _invalid(pin, "its file is damaged")
     try:
         with Image.open(io.BytesIO(content), formats=["JPEG", "PNG", "WEBP"]) as image:
-            return _flatten(image)
+            width, height = fit.scaled_size(*image.size)
+            image.draft("RGB", (width * DRAFT_FACTOR, height * DRAFT_FACTOR))
+            return fit.fit(image)
     except (OSError, ValueError, SyntaxError) as error:
         raise _invalid(pin, "its file cannot be decoded") from error
 
@@ -49,26 +46,10 @@ def _invalid(pin: Pin, reason: str) -> RunError:
     )
 
 
-def _flatten(image: Image.Image) -> Image.Image:
-    """RGB; what is transparent becomes white, as a viewer would show it."""
-    if image.mode != "RGBA":
-        return image.convert("RGB")
-    ground = Image.new("RGBA", image.size, "white")
-    return Image.alpha_composite(ground, image).convert("RGB")
-
-
-def fit_reference(image: Image.Image, profile: ModelProfile) -> Image.Image:
-    """Bring a reference to the model's native square, whole, padded with white; else leave it as it is."""
-    side = profile.native_px
-    if side is None or image.size == (side, side):
-        return image
-    return ImageOps.pad(image, (side, side), Image.Resampling.LANCZOS, color="white")
-
-
 def require_picture(image: object, width: int, height: int) -> Image.Image:
     """What a pipeline returned, as RGB. Raises RunError unless it is a picture of just this size."""
     if isinstance(image, Image.Image) and image.size == (width, height):
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     what = f"{type(image).__name__} of size {getattr(image, 'size', None)}"
     raise RunError(ErrorCode.MODEL_ERROR, f"The model returned {what} instead of {width}x{height}.", retryable=True)
 
@@ -81,12 +62,3 @@ def fit_picture(image: Image.Image, width: int, height: int, profile: ModelProfi
         return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
-
-
-def encode_png(image: Image.Image, metadata: Mapping[str, object]) -> bytes:
-    """Lossless PNG with `metadata` as JSON in a tEXt chunk. Run-length encoding is fast and small enough."""
-    info = PngImagePlugin.PngInfo()
-    info.add_text(METADATA_KEY, json.dumps(metadata))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", pnginfo=info, compress_level=1, compress_type=zlib.Z_RLE)
-    return buffer.getvalue()

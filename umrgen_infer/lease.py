@@ -64,6 +64,10 @@ class Lease:
     def on_step(self, step: int) -> None:
         """Called in the pipeline's thread. Raises RunStopped when the run must end."""
         self._loop.call_soon_threadsafe(self._note_step, step)
+        self.check()
+
+    def check(self) -> None:
+        """Raise RunStopped when the run must end. Any thread may ask."""
         if self.stop_reason is not None:
             raise RunStopped(self.stop_reason)
 

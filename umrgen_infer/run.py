@@ -1,33 +1,34 @@
-"""One claim from start to outcome. The only broad except of the daemon is here."""
+"""One claim from start to outcome. What goes wrong in it, whatever it is, ends here."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 
 from PIL import Image
 
-from umrgen_core.claim_store import ClaimStore, NewOutput
-from umrgen_core.clock import Clock
-from umrgen_core.config import Settings
+from umrgen_core.claim_store import NewOutput
 from umrgen_core.errors import RunError, StaleClaim, Unavailable
-from umrgen_core.files import FileStore, Shelf
+from umrgen_core.files import Shelf
 from umrgen_core.jobs import Claim, ErrorCode
 from umrgen_core.logs import get_logger
 from umrgen_core.names import new_output_filename, output_disk_name
-from umrgen_infer.images import encode_png, fit_picture, load_references, require_picture
+from umrgen_core.profiles import RenderSize
+from umrgen_infer.images import fit_picture, require_picture
 from umrgen_infer.lease import Lease, RunStopped, StopReason
+from umrgen_infer.memory import DoesNotFit
 from umrgen_infer.output_check import OutputCheck, Verdict
-from umrgen_infer.painter import Commission, DeviceLost, OutOfMemory, Painter
+from umrgen_infer.painter import Commission, DeviceLost, Painting
+from umrgen_infer.png import encode_png
+from umrgen_infer.workshop import Workshop
 
 LOG = get_logger("run")
 SETTLE_ATTEMPTS = 5
 SETTLE_PAUSE_S = 1.0
+LONGEST_YIELD_S = 0.02
 
 
 class Outcome(StrEnum):
@@ -55,20 +56,6 @@ FATAL = frozenset({Outcome.TIMED_OUT, Outcome.DEVICE_LOST})
 """Outcomes after which the pipeline, or a thread beside it, is not free again in this process."""
 
 
-@dataclass(frozen=True, slots=True)
-class Workshop:
-    """What every run needs: settings, clock, stores, the painter, the output check and the threads."""
-
-    settings: Settings
-    clock: Clock
-    claims: ClaimStore
-    files: FileStore
-    painter: Painter
-    output_check: OutputCheck | None
-    painting_thread: Executor
-    image_threads: Executor
-
-
 class Run:
     """The life of one claim."""
 
@@ -76,14 +63,28 @@ class Run:
         self._shop = workshop
         self._claim = claim
         self._profile = workshop.settings.models[claim.job.model]
+        self._size = self._profile.render_size(claim.job.width, claim.job.height)
+        self._loop = asyncio.get_running_loop()
         self.lease = Lease(workshop.claims, claim, workshop.settings.jobs.heartbeat_s)
         self.painted = asyncio.Event()
         """Set when the pipeline is free for the next run."""
         self.may_paint = asyncio.Event()
         """Set when the pipeline is this run's."""
+        self.nearly_painted = asyncio.Event()
+        """Set when at most one step is left, or none is to be waited for any more."""
+        self.begun = asyncio.Event()
+        """Set when the pipeline has begun with this run, or never will."""
+        self.next: Run | None = None
+        """Gets the pipeline after this run, at once."""
         self._began = time.perf_counter()
+        self._began_painting = self._began
         self._timings: dict[str, float] = {}
         self._ran_with: Mapping[str, object] = {}
+
+    @property
+    def alone(self) -> bool:
+        """Whether nothing may overlap with it: a job with attempts behind it may cost its neighbours theirs."""
+        return self._claim.job.attempts > 1
 
     @property
     def job_id(self) -> str:
@@ -112,17 +113,23 @@ class Run:
                 # row names it, or the lease runs out and the sweep finds an orphan.
                 outcome = Outcome.DROPPED
         if outcome not in FATAL:
-            self.painted.set()
+            self.note_painted()
         log.info("run_ended", outcome=outcome.value, duration_s=round(time.perf_counter() - self._began, 6))
         return outcome
 
     async def _try(self) -> Outcome:
         try:
-            await self.may_paint.wait()
+            if self.alone:
+                await self.may_paint.wait()
             async with asyncio.timeout(self._shop.settings.jobs.deadline_s):
-                image = await self._paint()
-                self.painted.set()
-                image = await self._check(image)
+                references = await self._load_references()
+            await self.may_paint.wait()
+            self.lease.check()
+            async with asyncio.timeout(self._shop.settings.jobs.deadline_s - self._timings["load_references"]):
+                painted = await self._paint(references)
+                self.note_painted()
+                await self._let_next_begin()
+                image = await self._check(await self._require_picture(painted))
             return await self._publish(image)
         except RunStopped as stopped:
             return await self._end_stopped(stopped.reason)
@@ -135,14 +142,15 @@ class Run:
             with suppress(Unavailable):  # whether or not it is recorded: this process is of no more use
                 await self._fail(ErrorCode.TIMEOUT, error, retryable=True)
             return Outcome.TIMED_OUT
-        except OutOfMemory:
-            return await self._fail(ErrorCode.OUT_OF_MEMORY, self._describe_shortage(), retryable=False)
+        except DoesNotFit as shortage:
+            error = self._describe_shortage(shortage.largest)
+            return await self._fail(ErrorCode.OUT_OF_MEMORY, error, retryable=False)
         except RunError as failure:
             return await self._fail(failure.error_code, failure.message, failure.retryable)
         except DeviceLost:
             LOG.exception("device_lost", job_id=self._claim.job_id)
             with suppress(Unavailable):
-                await self._release("The device failed")  # counted: it may be the job that breaks it
+                await self._lose_device()
             return Outcome.DEVICE_LOST
         except Exception as error:
             LOG.exception("model_error", job_id=self._claim.job_id)
@@ -150,30 +158,72 @@ class Run:
                 ErrorCode.MODEL_ERROR, f"The model failed ({type(error).__name__}).", retryable=True
             )
 
-    async def _paint(self) -> Image.Image:
-        loop, job = asyncio.get_running_loop(), self._claim.job
+    async def _load_references(self) -> tuple[Image.Image, ...]:
         began = time.perf_counter()
-        references = await loop.run_in_executor(
-            self._shop.image_threads, load_references, self._shop.files, self._claim.pins, self._profile
+        references = await self._loop.run_in_executor(
+            self._shop.image_threads,
+            self._shop.references.load,
+            self._shop.files,
+            self._claim.pins,
+            self._profile,
+            self._size,
         )
         self._timings["load_references"] = time.perf_counter() - began
-        size = self._profile.render_size(job.width, job.height)
+        return references
+
+    async def _paint(self, references: tuple[Image.Image, ...]) -> object:
+        job, size = self._claim.job, self._size
         commission = Commission(
             job.prompt, job.negative, size.width, size.height, job.steps, job.seed, references, job.loras
         )
-        painting = await loop.run_in_executor(
-            self._shop.painting_thread, self._shop.painter.paint, commission, self.lease.on_step
-        )
+        self._began_painting = time.perf_counter()
+        if job.steps == 1:
+            self.nearly_painted.set()
+        painting = await self._loop.run_in_executor(self._shop.painting_thread, self._paint_in_thread, commission)
         self._timings |= painting.timings
         self._ran_with = painting.ran_with
-        return require_picture(painting.image, size.width, size.height)
+        return painting.image
 
-    def _describe_shortage(self) -> str:
-        job = self._claim.job
-        return (
-            f"{job.width}x{job.height} with {len(self._claim.pins)} references does not fit the device's memory."
-            " Ask for a smaller picture or fewer references."
+    async def _let_next_begin(self) -> None:
+        """The encoder would take the interpreter from the pipeline just when that turns to the next run."""
+        if self.next is None:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_YIELD_S):
+                await self.next.begun.wait()
+
+    async def _require_picture(self, painted: object) -> Image.Image:
+        """What the pipeline returned, if it is a picture of just the right size."""
+        return await self._loop.run_in_executor(
+            self._shop.image_threads, require_picture, painted, self._size.width, self._size.height
         )
+
+    def _paint_in_thread(self, commission: Commission) -> Painting:
+        self._loop.call_soon_threadsafe(self.begun.set)
+        return self._shop.residency.paint(self._claim.job.model, commission, self._on_step)
+
+    def _on_step(self, step: int) -> None:
+        """Called in the painting thread."""
+        self._shop.beat()
+        if step == self._claim.job.steps - 1:
+            self._loop.call_soon_threadsafe(self.nearly_painted.set)
+        self.lease.on_step(step)
+
+    def note_painted(self) -> None:
+        """The pipeline is not this run's any more."""
+        self.begun.set()
+        self.nearly_painted.set()
+        self.painted.set()
+        if self.next is not None:
+            self.next.may_paint.set()
+
+    def _describe_shortage(self, largest: RenderSize | None) -> str:
+        job, count = self._claim.job, len(self._claim.pins)
+        what = f"{job.width}x{job.height} with {count} references does not fit the device's memory."
+        if largest is None:
+            return f"{what} Ask for a smaller picture or fewer references."
+        size = f"{min(largest.width, job.width)}x{min(largest.height, job.height)}"
+        return f"{what} With the same references {size} does."
 
     async def _check(self, image: Image.Image) -> Image.Image:
         """The picture as it would be served, once the output check, if there is one, lets it pass."""
@@ -181,9 +231,7 @@ class Run:
         if check is None:
             return image
         began = time.perf_counter()
-        picture, verdict = await asyncio.get_running_loop().run_in_executor(
-            self._shop.image_threads, self._examine, check, image
-        )
+        picture, verdict = await self._loop.run_in_executor(self._shop.image_threads, self._examine, check, image)
         self._timings["check"] = duration_s = round(time.perf_counter() - began, 6)
         log = LOG.bind(job_id=self._claim.job_id, fence=self._claim.fence, duration_s=duration_s)
         log.info("output_checked", score=round(verdict.score, 6), blocked=verdict.blocked)
@@ -203,16 +251,16 @@ class Run:
         return picture, check.examine(picture)
 
     async def _publish(self, image: Image.Image) -> Outcome:
-        loop, job = asyncio.get_running_loop(), self._claim.job
-        began = time.perf_counter()
+        job, began = self._claim.job, time.perf_counter()
         try:
-            output = await loop.run_in_executor(self._shop.image_threads, self._save, image)
+            output = await self._loop.run_in_executor(self._shop.image_threads, self._save, image)
         except OSError:
             LOG.exception("picture_not_saved", job_id=job.id)
             return await self._release("The picture could not be saved")
         self._timings["save"] = time.perf_counter() - began
         timings = self._final_timings()
-        run_s = time.perf_counter() - self._began  # wall time may leap; estimates must not
+        # Wall time may leap, estimates must not; nor is a model loaded for every run.
+        run_s = time.perf_counter() - self._began_painting - self._timings.get("load_model", 0.0)
         try:
             await self._settle(lambda: self._shop.claims.complete(self._claim, output, timings, run_s, self._ran_with))
         except StaleClaim:
@@ -286,6 +334,13 @@ class Run:
         """Let go of the job for another attempt, if it has one left: each counts."""
         try:
             await self._settle(lambda: self._shop.claims.release(self._claim, reason))
+        except StaleClaim:
+            return await self._acknowledge_cancel()
+        return Outcome.RELEASED
+
+    async def _lose_device(self) -> Outcome:
+        try:
+            await self._settle(lambda: self._shop.claims.lose_device(self._claim))
         except StaleClaim:
             return await self._acknowledge_cancel()
         return Outcome.RELEASED

@@ -212,6 +212,12 @@ def nothing(_: Tenant, __: Tenant) -> Iterator[Question]:
 CASES: dict[tuple[str, str], Callable[[Tenant, Tenant], Iterator[Question]]] = {
     ("GET", "/healthz"): nothing,  # test_what_belongs_to_nobody_is_the_same_for_everybody
     ("GET", "/readyz"): nothing,  # test_what_belongs_to_nobody_is_the_same_for_everybody
+    ("GET", "/llms.txt"): nothing,  # test_what_belongs_to_nobody_is_the_same_for_everybody
+    ("GET", "/skill.md"): nothing,  # test_what_belongs_to_nobody_is_the_same_for_everybody
+    ("GET", "/docs"): nothing,  # test_what_belongs_to_nobody_is_the_same_for_everybody
+    ("GET", "/docs/openapi.json"): nothing,  # test_what_belongs_to_nobody_is_the_same_for_everybody
+    ("GET", "/docs/{asset}"): nothing,  # files of the package, the same for everybody
+    ("GET", "/api/v1/openapi.json"): nothing,  # test_what_belongs_to_nobody_is_the_same_for_everybody
     ("GET", "/api/v1/models"): nothing,  # test_what_belongs_to_nobody_is_the_same_for_everybody
     ("POST", "/api/v1/upload-reference"): nothing,  # test_the_same_bytes_of_another_are_new_bytes
     ("GET", "/api/v1/references"): nothing,  # test_a_list_holds_what_is_ones_own
@@ -222,6 +228,10 @@ CASES: dict[tuple[str, str], Callable[[Tenant, Tenant], Iterator[Question]]] = {
     ("GET", "/api/v1/jobs"): about_pages,  # and test_a_list_holds_what_is_ones_own
     ("GET", "/api/v1/me"): nothing,  # test_a_list_holds_what_is_ones_own
     ("DELETE", "/api/v1/jobs/{job_id}"): about_jobs("DELETE", "/api/v1/jobs/NAME"),
+    ("POST", "/v1/images/generations"): nothing,  # no name goes in; test_openai.py: the idempotency key of another
+    ("POST", "/v1/images/edits"): nothing,  # no name goes in; test_openai.py: the idempotency key of another
+    ("GET", "/v1/models"): nothing,  # test_what_belongs_to_nobody_is_the_same_for_everybody
+    ("GET", "/v1/models/{model}"): nothing,  # test_what_belongs_to_nobody_is_the_same_for_everybody
     ("GET", "/references/{session_id}/{filename}"): about_files("references"),
     ("GET", "/outputs/{session_id}/{filename}"): about_files("outputs"),
 }
@@ -300,7 +310,9 @@ async def test_a_list_holds_what_is_ones_own(start_server: StartServer) -> None:
 
 async def test_what_belongs_to_nobody_is_the_same_for_everybody(start_server: StartServer) -> None:
     async with open_world(start_server) as (server, world):
-        for path, strangers in ((b"/healthz", [b""]), (b"/readyz", [b""]), (b"/api/v1/models", [])):
+        public = (b"/healthz", b"/readyz", b"/llms.txt", b"/skill.md", b"/docs", b"/docs/openapi.json")
+        for path in (*public, b"/api/v1/models", b"/api/v1/openapi.json", b"/v1/models", b"/v1/models/tiny-klein"):
+            strangers = [b""] if path in public else []
             keys = [*strangers, *(tenant.authorization for tenant in world.values())]
             heard = [await ask(server, b"GET %s HTTP/1.1\r\n" % path + key) for key in keys]
             assert len({without_changing(answer, "no name") for answer in heard}) == 1

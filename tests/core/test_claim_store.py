@@ -132,6 +132,74 @@ async def test_a_job_is_claimed_once_however_many_workers_want_it(
     assert sorted(one.job_id for one in got if one) == sorted(queued)
 
 
+# Several models
+
+
+async def test_agents_take_turns_over_all_the_models_that_a_worker_claims_from(
+    jobs: JobStore, claims: ClaimStore, make_agent: MakeAgent
+) -> None:
+    agents = {name: await make_agent(name, concurrent_jobs=9) for name in "abc"}
+    names: dict[str, str] = {}
+    for name, model in ("a1", "a2", "a1", "b2", "c1", "c1", "b1"):  # agent and model
+        names[await submit(jobs, agents[name], model=model)] = f"{name}{model}{len(names)}"
+    order = []
+    while (claimed := await claims.claim_from(("2", "1"), "w1")) is not None:
+        order.append(names[claimed.job_id])
+    assert order == ["a10", "b23", "c14", "a21", "b16", "c15", "a12"]
+
+
+async def test_only_the_models_that_are_asked_for_are_claimed(jobs: JobStore, claims: ClaimStore, alice: Agent) -> None:
+    ours = await submit(jobs, alice, model="ours")
+    theirs = await submit(jobs, alice, model="theirs")
+    assert await claims.claim_from((), "w1") is None
+    claimed = [await claims.claim_from(("ours", "other"), "w1"), await claims.claim_from(("theirs",), "w2")]
+    assert [one and one.job_id for one in claimed] == [ours, theirs]
+
+
+async def test_a_job_with_attempts_behind_it_is_not_claimed_ahead(
+    jobs: JobStore, claims: ClaimStore, alice: Agent, job_id: str, clock: FakeClock
+) -> None:
+    await claim(claims)
+    clock.advance(31)
+    await claims.recover_lost()
+    await submit(jobs, alice)
+    assert await claims.find_waiting((MODEL,)) is None
+    assert await claims.claim_from((MODEL,), "w1", fresh=True) is None
+    assert (await claim(claims)).job_id == job_id
+    fresh = await claims.claim_from((MODEL,), "w1", fresh=True)
+    assert fresh is not None
+    assert fresh.job.attempts == 1
+
+
+async def test_the_likely_next_job_is_seen_with_its_references_and_left_as_it_is(
+    database: Database, claims: ClaimStore, job_id: str
+) -> None:
+    before = await dump(database)
+    waiting = await claims.find_waiting((MODEL, "other"))
+    assert waiting is not None
+    assert (waiting.job.id, waiting.job.state, len(waiting.pins)) == (job_id, JobState.QUEUED, 1)
+    assert await dump(database) == before
+    assert (await claim(claims)).pins == waiting.pins
+    assert await claims.find_waiting((MODEL, "other")) is None
+
+
+async def test_how_long_each_model_has_been_waited_for_is_told_in_boot_time(
+    jobs: JobStore, claims: ClaimStore, alice: Agent, clock: FakeClock
+) -> None:
+    assert await claims.list_waiting_s() == {}
+    for model in ("b", "a", "b"):
+        await submit(jobs, alice, model=model)
+        clock.advance(5)
+        clock.wall -= 10**9
+    assert await claims.list_waiting_s() == {"a": 10.0, "b": 15.0}
+    first = await claims.claim_from(("b",), "w1")
+    assert await claims.list_waiting_s() == {"a": 10.0, "b": 5.0}
+    assert first is not None
+    await claims.give_back(first)
+    clock.advance(1)
+    assert await claims.list_waiting_s() == {"a": 11.0, "b": 6.0}
+
+
 # Claims, fences and ends
 
 
@@ -155,6 +223,7 @@ WRITES: dict[str, Act] = {
     "complete": complete,
     "fail": lambda claims, claimed: claims.fail(claimed, ErrorCode.MODEL_ERROR, "It broke.", retryable=True),
     "give_back": lambda claims, claimed: claims.give_back(claimed),
+    "lose_device": lambda claims, claimed: claims.lose_device(claimed),
     "acknowledge_cancel": lambda claims, claimed: claims.acknowledge_cancel(claimed),
 }
 
@@ -227,7 +296,7 @@ async def test_a_cancel_that_was_asked_for_is_heard_and_then_only_acknowledged(
     assert await claims.heartbeat(claimed)
     assert await claims.put_progress(claimed, 2)
     before = await dump(database)
-    for write in ("complete", "fail", "give_back"):
+    for write in ("complete", "fail", "give_back", "lose_device"):
         with pytest.raises(StaleClaim):
             await WRITES[write](claims, claimed)
     assert await dump(database) == before
@@ -249,6 +318,29 @@ async def test_giving_back_undoes_the_attempt_but_keeps_the_fence(
     assert await count_pins(database) == 1
     again = await claim(claims)
     assert (again.job.attempts, again.fence) == (1, 2)
+
+
+async def test_a_job_that_costs_the_device_twice_is_not_run_a_third_time(
+    database: Database, jobs: JobStore, claims: ClaimStore, alice: Agent, job_id: str
+) -> None:
+    await claims.lose_device(await claim(claims))
+    job = await look(jobs, alice, job_id)
+    assert (job.state, job.attempts) == (JobState.QUEUED, 1)
+    await claims.lose_device(await claim(claims))
+    job = await look(jobs, alice, job_id)
+    assert (job.state, job.error_code, job.retryable, job.attempts) == ("failed", "model_error", False, 2)
+    assert "The device failed in 2 runs of this job" in (job.error or "")
+    assert await count_pins(database) == 0
+
+
+async def test_attempts_that_ended_otherwise_are_not_held_against_a_job_that_costs_the_device_once(
+    jobs: JobStore, claims: ClaimStore, alice: Agent, job_id: str
+) -> None:
+    for _ in range(2):
+        await claims.release(await claim(claims), "The picture could not be saved")
+    await claims.lose_device(await claim(claims))
+    job = await look(jobs, alice, job_id)
+    assert (job.state, job.error_code, job.retryable) == (JobState.FAILED, "worker_lost", True)
 
 
 # Recovery

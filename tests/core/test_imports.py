@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 
-PACKAGES = ("umrgen_core", "umrgen_api", "umrgen_infer", "umrgen_cli", "umrgen_client")
+PACKAGES = ("umrgen_core", "umrgen_api", "umrgen_infer", "umrgen_cli", "umrgen_client", "umrgen_mcp")
 HEAVY = {"torch", "diffusers", "transformers"}
 
 
@@ -97,6 +97,18 @@ def test_the_daemon_knows_no_web_and_loads_torch_only_for_its_pipelines(name: st
 @pytest.mark.parametrize("name", [*OF["umrgen_client"], *OF["umrgen_cli"]])
 def test_the_client_knows_no_torch_and_no_tier(name: str) -> None:
     assert not list_roots(name) & {*HEAVY, "umrgen_infer", "umrgen_api"}
+
+
+@pytest.mark.parametrize("name", OF["umrgen_client"])
+def test_the_python_client_speaks_http_only(name: str) -> None:
+    assert not list_roots(name) & {"umrgen_core", "umrgen_cli", "umrgen_mcp", "aiohttp", "pydantic", "PIL"}
+
+
+@pytest.mark.parametrize("name", OF["umrgen_mcp"])
+def test_the_mcp_server_reaches_the_service_through_the_client_alone(name: str) -> None:
+    core = {to_module(target) for target, _ in list_imports(name)} & set(OF["umrgen_core"])
+    assert core <= {"umrgen_core.config", "umrgen_core.errors", "umrgen_core.logs"}
+    assert not list_roots(name) & {*HEAVY, "umrgen_infer", "umrgen_api", "umrgen_cli", "aiohttp"}
 
 
 def test_no_module_imports_itself_by_way_of_others() -> None:

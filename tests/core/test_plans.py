@@ -23,6 +23,7 @@ VALUES: dict[str, Any] = {
 HOT = [
     "get_job",
     "find_next",
+    "list_waiting_models",
     "claim",
     "mark_served",
     "list_pins",
@@ -32,6 +33,7 @@ HOT = [
     "fail",
     "cancel_running",
     "give_back",
+    "count_device_loss",
     "list_lost",
     "list_overdue",
     "fail_overdue",
@@ -169,6 +171,19 @@ def test_the_next_job_is_found_by_probes_of_the_queue_alone(connection: Connecti
     probes = [step for step in plan if re.match(r"SEARCH (jobs|j) ", step)]
     assert len(probes) == 3
     assert all("jobs_queued" in step for step in probes), probes
+
+
+def test_a_job_is_read_by_its_key_once_it_is_known_to_be_next(connection: Connection) -> None:
+    plan = explain(connection, load_statements().find_next.sql)
+    assert "SEARCH head USING INTEGER PRIMARY KEY (rowid=?)" in plan, plan
+
+
+def test_the_oldest_job_of_each_model_is_found_by_probes_of_the_queue_alone(connection: Connection) -> None:
+    plan = explain(connection, load_statements().list_waiting_models.sql)
+    probes = [step for step in plan if re.match(r"SEARCH (jobs|j) ", step)]
+    assert len(probes) == 3
+    assert all(re.search(r"USING COVERING INDEX jobs_queued", step) for step in probes), probes
+    assert "jobs_queued_model (model=?)" in probes[-1], probes
 
 
 @pytest.mark.parametrize("name", ["count_active", "find_oldest_active"])

@@ -84,7 +84,9 @@ def test_every_pin_is_used_and_every_direct_dependency_is_explained() -> None:
     explained = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     direct = set(re.findall(r'^    "([a-z0-9-]+)",$', project, re.MULTILINE))
     direct |= set(
-        re.findall(r'"([a-z0-9-]+)"', " ".join(re.findall(r"^(?:infer|safety|dev) = \[.*\]$", project, re.MULTILINE)))
+        re.findall(
+            r'"([a-z0-9-]+)"', " ".join(re.findall(r"^(?:infer|safety|mcp|dev) = \[.*\]$", project, re.MULTILINE))
+        )
     )
     assert len(direct) > 20
     for name in direct:

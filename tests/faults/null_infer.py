@@ -49,7 +49,7 @@ class NullPainter:
             time.sleep(60)
 
 
-def load_null(_: Settings) -> NullPainter:
+def load_null(_: Settings, name: str) -> NullPainter:
     return NullPainter()
 
 

@@ -100,7 +100,7 @@ async def serve_web(settings: Settings, clock: FakeClock) -> AsyncIterator[Web]:
 @asynccontextmanager
 async def serve_daemon(settings: Settings, clock: FakeClock, painter: PatientPainter) -> AsyncIterator[None]:
     async with open_database(settings, clock) as database:
-        daemon = Daemon(settings, clock, database, lambda: painter)
+        daemon = Daemon(settings, clock, database, lambda _: painter)
         task = asyncio.create_task(daemon.serve())
         try:
             yield

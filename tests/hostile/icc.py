@@ -67,5 +67,5 @@ def table(channels: int, side: int, space: bytes = b"RGB ", entries: int = 256) 
     head = bytearray(srgb()[:128])
     head[12:16], head[16:20], head[20:24] = b"prtr", space, b"Lab "
     tags = struct.pack(">I", 1) + struct.pack(">4sII", b"A2B0", 144, len(lut))
-    profile = bytes(head) + tags + lut
+    profile: bytes = bytes(head) + tags + lut
     return struct.pack(">I", len(profile)) + profile[4:]

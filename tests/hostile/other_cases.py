@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from functools import partial
 
 import numpy as np
 from PIL import Image
@@ -100,7 +101,7 @@ def _two_at_once() -> list[Case]:
             "a ZIP": _zip,
             "a page of HTML": lambda: MAGIC["HTML"],
             "9 MB of zeros": lambda: bytes(9_000_000),
-            "itself": lambda f=image_format: encode(noise(seed=1), f),
+            "itself": partial(encode, noise(seed=1), image_format),
         }
         cases += [
             taken(f"a {image_format} with {name} behind it", extension,

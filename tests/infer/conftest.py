@@ -22,6 +22,7 @@ from umrgen_core.names import new_job_id
 from umrgen_core.requests import accept_request
 from umrgen_infer.daemon import Daemon
 from umrgen_infer.painter import Commission, OnStep, Painting
+from umrgen_infer.residency import LoadPainter
 
 WAIT_S = 10.0
 
@@ -75,8 +76,10 @@ async def start_daemon(
 ) -> AsyncIterator[Callable[..., Awaitable[tuple[Daemon, asyncio.Task[int]]]]]:
     started: list[tuple[Daemon, asyncio.Task[int]]] = []
 
-    async def start(changed: Settings | None = None) -> tuple[Daemon, asyncio.Task[int]]:
-        daemon = Daemon(changed or settings, database.clock, database, lambda: painter)
+    async def start(
+        changed: Settings | None = None, load: LoadPainter = lambda _: painter, **options: Any
+    ) -> tuple[Daemon, asyncio.Task[int]]:
+        daemon = Daemon(changed or settings, database.clock, database, load, **options)
         started.append((daemon, asyncio.create_task(daemon.serve())))
         return started[-1]
 

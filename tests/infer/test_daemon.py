@@ -227,17 +227,19 @@ async def test_a_lost_device_lets_the_job_go_with_its_attempt_counted_and_ends_t
     assert job.attempts == 1
 
 
-async def test_a_job_that_breaks_the_device_every_time_fails_when_its_attempts_are_used_up(
+async def test_a_job_that_breaks_the_device_a_second_time_is_not_run_again(
     start_daemon, make_agent, submit, wait_for, painter
 ):
     painter.error = DeviceLost("CUDA error")
     agent = await make_agent("alice")
     job = await submit(agent)
-    for _ in range(3):
+    for _ in range(2):
         _, task = await start_daemon()
         assert await asyncio.wait_for(task, WAIT_S) == 1
     ended = await wait_for(agent, job.id)
-    assert (ended.state, ended.error_code, ended.attempts) == (JobState.FAILED, "worker_lost", 3)
+    assert (ended.state, ended.error_code, ended.retryable) == (JobState.FAILED, "model_error", False)
+    assert (ended.attempts, len(painter.commissions)) == (2, 2)
+    assert "failed in 2 runs of this job" in ended.error
 
 
 async def test_a_wall_clock_that_steps_back_costs_nothing(
@@ -249,7 +251,7 @@ async def test_a_wall_clock_that_steps_back_costs_nothing(
 
     agent = await make_agent("alice")
     job = await submit(agent)
-    daemon = Daemon(settings, PastClock(), database, lambda: painter)
+    daemon = Daemon(settings, PastClock(), database, lambda _: painter)
     task = asyncio.create_task(daemon.serve())
     ended = await wait_for(agent, job.id)
     daemon.stop()

@@ -66,7 +66,7 @@ async def start_checked(
     started: list[tuple[Daemon, asyncio.Task[int]]] = []
 
     async def start(changed: Settings | None = None) -> tuple[Daemon, asyncio.Task[int]]:
-        daemon = Daemon(changed or settings, database.clock, database, lambda: painter, lambda _: check)
+        daemon = Daemon(changed or settings, database.clock, database, lambda _: painter, lambda _: check)
         started.append((daemon, asyncio.create_task(daemon.serve())))
         return started[-1]
 

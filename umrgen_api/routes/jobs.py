@@ -3,65 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
-import re
-from typing import Any
 
 from aiohttp import hdrs, web
 
 from umrgen_api.access import agent_of, needs
 from umrgen_api.body import read_json
 from umrgen_api.errors import json_response
-from umrgen_api.middleware import REQUEST_ID
 from umrgen_api.rates import Rate
-from umrgen_api.render import render_accepted
 from umrgen_api.routes.status import describe_job
 from umrgen_api.services import services_of
+from umrgen_api.submission import name_submission, read_idempotency_key, submit_job
 from umrgen_core.agents import Scope
 from umrgen_core.errors import FieldProblem, InvalidRequest
 from umrgen_core.files import Shelf
-from umrgen_core.job_store import Replay, Submission
 from umrgen_core.jobs import JobState
-from umrgen_core.names import new_job_id
-from umrgen_core.requests import accept_request
 from umrgen_core.wakeup import Listener
 
-IDEMPOTENCY_KEY = "Idempotency-Key"
 DEFAULT_PAGE = 20
 MAX_PAGE = 100
-_VISIBLE = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 @needs(Scope.GENERATE, Rate.WRITE)
 async def generate(request: web.Request) -> web.Response:
     """Accept a job. When this is answered the job is on disk."""
-    services, agent = services_of(request), agent_of(request)
-    submission = _submission_of(request, body := await read_json(request))
-    if submission is not None and (replay := await services.jobs.find_replay(agent, submission)) is not None:
-        return _accepted(replay.answer, replayed=True)
-    accepted = accept_request(body, services.settings.served_models, services.loras)
-    services.prompts.check("prompt", accepted.prompt, agent.safety_off)
-    services.prompts.check("negative", accepted.negative, agent.safety_off)
-    await asyncio.to_thread(services.disk.require_room)
-    job_id, request_id = new_job_id(), request[REQUEST_ID]
-    if submission is None:
-        replay = Replay(render_accepted(*await services.jobs.enqueue(agent, job_id, accepted, request_id)), first=True)
-    else:
-        replay = await services.jobs.enqueue_once(agent, job_id, accepted, request_id, submission)
-    services.wakeup.send(Listener.INFER, "queued")
+    body = await read_json(request)
+    key = read_idempotency_key(request)
+    replay = await submit_job(request, agent_of(request), body, None if key is None else name_submission(key, body))
     return _accepted(replay.answer, replayed=not replay.first)
-
-
-def _submission_of(request: web.Request, body: dict[str, Any]) -> Submission | None:
-    """The request under its Idempotency-Key, or None when it has none. Raises InvalidRequest."""
-    keys = request.headers.getall(IDEMPOTENCY_KEY, [])
-    if not keys:
-        return None
-    if len(keys) > 1 or not _VISIBLE.fullmatch(keys[0]):
-        raise InvalidRequest([FieldProblem(IDEMPOTENCY_KEY, "must be one value of 1 to 128 visible ASCII characters")])
-    canonical = json.dumps(body, sort_keys=True, separators=(",", ":")).encode()
-    return Submission(keys[0], hashlib.sha256(canonical).hexdigest(), render_accepted)
 
 
 def _accepted(answer: dict[str, object], *, replayed: bool) -> web.Response:

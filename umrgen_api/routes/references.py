@@ -27,17 +27,25 @@ async def upload_reference(request: web.Request) -> web.Response:
     """Keep an image to generate with."""
     services, agent = services_of(request), agent_of(request)
     await asyncio.to_thread(services.disk.require_room)
-    with ExitStack() as stack:
-        source, source_path = stack.enter_context(services.files.incoming())
+    with services.files.incoming() as (source, source_path):
         upload = await receive_upload(request, source)
-        earlier = await services.references.find_upload(agent.id, upload.sha256)
-        if earlier is not None and await _is_kept(services, earlier):
-            reference = await services.references.renew(earlier)
-            if reference is not None:
-                return json_response({"success": True, **render_reference(reference)})
-        new = await _sanitise(services, stack, source_path, upload)
-    reference = await _keep(services, agent, new, None if earlier is None else earlier.disk_name)
+        reference = await keep_image(services, agent, source_path, upload)
     return json_response({"success": True, **render_reference(reference)})
+
+
+async def keep_image(services: Services, agent: Agent, source: Path, upload: Upload) -> Reference:
+    """Make an upload at `source` a reference; the same bytes again renew the earlier one.
+
+    Raises InvalidImage or QuotaExceeded.
+    """
+    earlier = await services.references.find_upload(agent.id, upload.sha256)
+    if earlier is not None and await _is_kept(services, earlier):
+        reference = await services.references.renew(earlier)
+        if reference is not None:
+            return reference
+    with ExitStack() as stack:
+        new = await _sanitise(services, stack, source, upload)
+    return await _keep(services, agent, new, None if earlier is None else earlier.disk_name)
 
 
 async def _is_kept(services: Services, earlier: Reference) -> bool:

@@ -23,7 +23,8 @@ LOOK_AGAIN_S = 10.0
 """How often a waiting request looks whether its client is still there."""
 PREFERENCE_APPLIED = "Preference-Applied"
 _PREFERRED_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
-_SECONDS = re.compile(r"\d{1,9}(?:\.\d{1,6})?")
+_SECONDS = re.compile(r"-?\d{1,9}(?:\.\d{1,30})?(?:[eE]-\d{1,3})?")
+"""Any way in which a program writes a float of this size, such as what is left of its deadline: 29.999876543210123."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ def read_wait(request: web.Request) -> Wait:
     problems = []
     if until not in ("", "done"):
         problems.append(FieldProblem("until", 'must be "done" or left out', ["done"], "done"))
-    if asked is not None and not (_SECONDS.fullmatch(asked) and float(asked) <= MAX_WAIT_S):
+    if asked is not None and not (_SECONDS.fullmatch(asked) and 0 <= float(asked) <= MAX_WAIT_S):
         problems.append(FieldProblem("wait", f"must be seconds from 0 to {MAX_WAIT_S:g}", MAX_WAIT_S, MAX_WAIT_S))
     if problems:
         raise InvalidRequest(problems)

@@ -2,7 +2,8 @@
 
 -- name: find_next(model)^
 -- The next job in fair order: the agent served least recently, then its oldest job. One index probe
--- for each agent that waits, however many jobs there are.
+-- for each agent that waits, however many jobs there are. last_served lets heads of several models be
+-- compared; attempts tells a job that must run alone.
 WITH RECURSIVE waiting (agent_id) AS (
     SELECT min(agent_id) FROM jobs WHERE state = 'queued' AND model = :model
     UNION ALL
@@ -19,10 +20,28 @@ heads (agent_id, seq) AS (
     )
     FROM waiting AS w WHERE w.agent_id IS NOT NULL
 )
-SELECT h.seq, h.agent_id
-FROM heads AS h INNER JOIN agents AS a ON a.id = h.agent_id
-ORDER BY a.last_served, h.seq
-LIMIT 1;
+SELECT next.seq, next.agent_id, next.last_served, head.id, head.attempts
+FROM (
+    SELECT h.seq, h.agent_id, a.last_served
+    FROM heads AS h INNER JOIN agents AS a ON a.id = h.agent_id
+    ORDER BY a.last_served, h.seq
+    LIMIT 1
+) AS next
+INNER JOIN jobs AS head ON head.seq = next.seq;
+
+-- name: list_waiting_models()
+-- Each model that jobs wait for, with the deadline of the one that entered the queue first. One index
+-- probe for each model, however many jobs there are.
+WITH RECURSIVE waiting (model) AS (
+    SELECT min(model) FROM jobs WHERE state = 'queued'
+    UNION ALL
+    SELECT (SELECT min(j.model) FROM jobs AS j WHERE j.state = 'queued' AND j.model > waiting.model)
+    FROM waiting WHERE waiting.model IS NOT NULL
+)
+SELECT w.model, (
+    SELECT min(j.queue_until_boot_ms) FROM jobs AS j WHERE j.state = 'queued' AND j.model = w.model
+) AS queue_until_boot_ms
+FROM waiting AS w WHERE w.model IS NOT NULL;
 
 -- name: claim(seq, worker_id, now_us, boot_id, lease_until_boot_ms)^
 UPDATE jobs SET
@@ -93,6 +112,12 @@ UPDATE jobs SET
     queue_boot_id = :boot_id, queue_until_boot_ms = :queue_until_boot_ms
 WHERE id = :id AND state = 'running' AND fence = :fence AND cancel_requested_at_us IS NULL
 RETURNING id;
+
+-- name: count_device_loss(id, fence)^
+-- The run took the device down with it.
+UPDATE jobs SET device_losses = device_losses + 1
+WHERE id = :id AND state = 'running' AND fence = :fence
+RETURNING device_losses;
 
 -- name: list_lost(boot_id, now_boot_ms)
 -- Running jobs whose lease is over; a lease of another boot always is. Walks the few running rows.

@@ -40,13 +40,13 @@ WHERE j.agent_id = :agent_id AND j.state = :state AND j.seq < :before
 ORDER BY j.seq DESC
 LIMIT :most;
 
--- name: insert_job(id, agent_id, model, prompt, negative, width, height, steps, seed, reference_names, loras, ignored, request_id, now_us, boot_id, queue_until_boot_ms)!
+-- name: insert_job(id, agent_id, model, prompt, negative, width, height, steps, seed, reference_names, loras, ignored, callback_url, request_id, now_us, boot_id, queue_until_boot_ms)!
 INSERT INTO jobs (
     id, agent_id, state, model, prompt, negative, width, height, steps, seed,
-    reference_names, loras, ignored, request_id, created_at_us, queue_boot_id, queue_until_boot_ms
+    reference_names, loras, ignored, callback_url, request_id, created_at_us, queue_boot_id, queue_until_boot_ms
 ) VALUES (
     :id, :agent_id, 'queued', :model, :prompt, :negative, :width, :height, :steps, :seed,
-    :reference_names, :loras, :ignored, :request_id, :now_us, :boot_id, :queue_until_boot_ms
+    :reference_names, :loras, :ignored, :callback_url, :request_id, :now_us, :boot_id, :queue_until_boot_ms
 );
 
 -- name: pin_image(job_id, position, reference_id, output_id)!

@@ -2,135 +2,152 @@
 
 from __future__ import annotations
 
-import functools
-import gc
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+import dataclasses
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Protocol
 
 import torch
 
 from umrgen_core.logs import get_logger
-from umrgen_core.profiles import ModelProfile
+from umrgen_core.profiles import ModelProfile, ReferencesAs
+from umrgen_infer.memory import DeviceMemory
 from umrgen_infer.painter import Commission, DeviceLost, OnStep, OutOfMemory, Painting
+from umrgen_infer.pipelines.caches import find_caches
+from umrgen_infer.pipelines.call import build_arguments
+from umrgen_infer.pipelines.families import find_family
+from umrgen_infer.pipelines.faults import free_memory, is_loss, is_shortage
+from umrgen_infer.pipelines.pixels import to_picture
+from umrgen_infer.pipelines.prompts import build_disarm
+from umrgen_infer.pipelines.speed import find_denoiser
+from umrgen_infer.pipelines.stages import Stages, choose_ticks, watch
 
 LOG = get_logger("painter")
+
+
+class Loras(Protocol):
+    """Who puts LoRAs on a pipeline and takes them off again."""
+
+    def applied(self, loras: Sequence[tuple[str, float]]) -> AbstractContextManager[None]:
+        """Their effect lasts as long as the context. Raises RunError for one that cannot be used."""
+
+    def clear(self) -> None:
+        """Let go of those that are loaded."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A pipeline that is ready, and what belongs to it."""
+
+    pipeline: Any
+    reference_pipeline: Any
+    """Over the same weights, with a scheduler of its own; the first one again where the profile names no other."""
+    profile: ModelProfile
+    device: str
+    loras: Loras
+    ran_with: Mapping[str, object]
+    """What holds for every run."""
 
 
 class DiffusersPainter:
     """A loaded pipeline and the profile that says how to call it."""
 
-    def __init__(self, pipeline: Any, profile: ModelProfile) -> None:
-        self._pipeline = pipeline
-        self._profile = profile
+    def __init__(self, model: LoadedModel) -> None:
+        self._model: LoadedModel | None = model
+        self._profile = model.profile
+        self._denoiser = find_denoiser(model.pipeline)
+        self._family = find_family(model.profile.pipeline)
+        self._disarm = build_disarm(model.pipeline)
+        self.device = model.device
+        """Where it paints, as torch names it."""
+        self.weight_bytes = count_weight_bytes(model.pipeline)
+        """What the weights take."""
+        self._on_cuda = torch.device(model.device).type == "cuda"
 
     def close(self) -> None:
         """Let go of the weights."""
-        self._pipeline = None
-        _free_memory()
+        self._model = self._denoiser = None
+        free_memory()
 
     def paint(self, commission: Commission, on_step: OnStep, *, lean: bool = False) -> Painting:
         """Run the pipeline once. See Painter.paint for what it raises."""
-        self._set_lean(lean)
-        stages = _Stages(on_step)
-        out_of_memory = False
+        model = self._require_model()
+        self._set_lean(model, lean=lean)
+        out_of_memory = ended = False
         try:
-            with self._watched(stages):
-                result = self._pipeline(**self._arguments(commission))
-        except torch.OutOfMemoryError:
-            LOG.exception("out_of_memory")
+            painting = self._paint(model, commission, on_step)
+            ended = True
+        except (RuntimeError, MemoryError) as error:
+            if not is_shortage(error):
+                if is_loss(error):
+                    raise DeviceLost(str(error)) from error
+                raise
+            LOG.warning("memory_exhausted", error=str(error))
             out_of_memory = True
-        except torch.AcceleratorError as error:
-            raise DeviceLost(str(error)) from error
+        finally:
+            if not ended:
+                with suppress(RuntimeError):  # on a lost device this fails, too, and must not hide why
+                    model.pipeline.maybe_free_model_hooks()
         if out_of_memory:
             # Only here, outside the except block, do the traceback's tensors let go of their memory.
-            self._pipeline.maybe_free_model_hooks()
-            _free_memory()
+            free_memory()
             raise OutOfMemory
-        return Painting(result.images[0], stages.timings(), {"lean": True} if lean else {})
+        return dataclasses.replace(painting, ran_with={**painting.ran_with, "lean": True}) if lean else painting
 
-    def _set_lean(self, lean: bool) -> None:
-        """Decode in tiles, one picture at a time, where memory is short."""
+    def read_memory(self) -> DeviceMemory | None:
+        """The device's memory, whoever has taken it; None on a processor. Also of use once closed."""
+        if not self._on_cuda:
+            return None
+        free_bytes, total_bytes = torch.cuda.mem_get_info(self.device)
+        return DeviceMemory(total_bytes - free_bytes, total_bytes)
+
+    def _require_model(self) -> LoadedModel:
+        if self._model is None:
+            raise RuntimeError("the painter is closed")
+        return self._model
+
+    @torch.no_grad()
+    def _paint(self, model: LoadedModel, commission: Commission, on_step: OnStep) -> Painting:
+        pipeline = model.reference_pipeline if commission.references else model.pipeline
+        spoken = dataclasses.replace(
+            commission, prompt=self._disarm(commission.prompt), negative=self._disarm(commission.negative)
+        )
+        arguments = build_arguments(self._profile, spoken)
+        if self._profile.references_as is ReferencesAs.IP_ADAPTER:
+            pipeline.set_ip_adapter_scale(self._profile.ip_adapter_scale if commission.references else 0.0)
+        if self._on_cuda:
+            torch.cuda.reset_peak_memory_stats(model.device)
+        stages = Stages(
+            on_step, commission.steps, lambda: getattr(pipeline, "num_timesteps", None), choose_ticks(model.device)
+        )
+        with (
+            model.loras.applied(commission.loras),
+            self._family.calling(self._profile),
+            watch(pipeline, self._denoiser, stages),
+        ):
+            image = to_picture(pipeline(**arguments).images)
+        peak_bytes = torch.cuda.max_memory_allocated(model.device) if self._on_cuda else 0
+        return Painting(image, stages.timings(), self._list_ran_with(pipeline), peak_bytes)
+
+    def _list_ran_with(self, pipeline: Any) -> dict[str, object]:
+        model, caches = self._require_model(), find_caches(pipeline)
+        hits = {key: count for key, count in caches.take_counts().items() if count} if caches else {}
+        return {**model.ran_with, **({"caches": hits} if hits else {})}
+
+    def _set_lean(self, model: LoadedModel, *, lean: bool) -> None:
+        """Decode in tiles, one picture at a time, and keep nothing, where memory is short."""
         for switch in ("tiling", "slicing"):
             name = f"{'enable' if lean else 'disable'}_{switch}"
-            if hasattr(self._pipeline.vae, name):
-                getattr(self._pipeline.vae, name)()
-
-    def _arguments(self, commission: Commission) -> dict[str, Any]:
-        arguments: dict[str, Any] = {
-            **self._profile.arguments,
-            "prompt": commission.prompt,
-            "width": commission.width,
-            "height": commission.height,
-            "num_inference_steps": commission.steps,
-            # One CPU generator for each job: the same seed paints the same picture on every device.
-            "generator": torch.Generator("cpu").manual_seed(commission.seed),
-        }
-        if self._profile.guidance_argument:
-            arguments[self._profile.guidance_argument] = self._profile.guidance
-        if commission.references:
-            arguments["image"] = list(commission.references)
-        if self._profile.negative and commission.negative:
-            arguments["negative_prompt"] = commission.negative
-        return arguments
-
-    @contextmanager
-    def _watched(self, stages: _Stages) -> Iterator[None]:
-        """Count steps at the scheduler, which every pipeline has, whatever callbacks it offers."""
-        scheduler = self._pipeline.scheduler
-        step = scheduler.step
-        denoiser = getattr(self._pipeline, "transformer", None) or self._pipeline.unet
-        hook = denoiser.register_forward_pre_hook(lambda *_: stages.begin_denoising())
-        scheduler.step = _after(step, stages.end_step)
-        try:
-            yield
-        finally:
-            del scheduler.step
-            hook.remove()
+            if hasattr(model.pipeline.vae, name):
+                getattr(model.pipeline.vae, name)()
+        caches = find_caches(model.pipeline)
+        if lean:
+            model.loras.clear()
+        if lean and caches:
+            caches.clear()
 
 
-class _Stages:
-    """When encoding ended, each step ended, and decoding ended."""
-
-    def __init__(self, on_step: OnStep) -> None:
-        self._on_step = on_step
-        self._steps = 0
-        self._began = time.perf_counter()
-        self._denoising: float | None = None
-        self._last_step: float | None = None
-
-    def begin_denoising(self) -> None:
-        if self._denoising is None:
-            self._denoising = time.perf_counter()
-
-    def end_step(self) -> None:
-        self._steps += 1
-        self._last_step = time.perf_counter()
-        self._on_step(self._steps)
-
-    def timings(self) -> dict[str, float]:
-        ended = time.perf_counter()
-        denoising = self._denoising or ended
-        last_step = self._last_step or ended
-        return {
-            "encode": denoising - self._began,
-            "denoise": last_step - denoising,
-            "decode": ended - last_step,
-        }
-
-
-def _free_memory() -> None:
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def _after(call: Callable[..., Any], then: Callable[[], None]) -> Callable[..., Any]:
-    @functools.wraps(call)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        result = call(*args, **kwargs)
-        then()
-        return result
-
-    return wrapped
+def count_weight_bytes(pipeline: Any) -> int:
+    """Bytes of all the weights of a pipeline, wherever they are."""
+    modules = (part for part in pipeline.components.values() if isinstance(part, torch.nn.Module))
+    return sum(weight.nbytes for module in modules for weight in (*module.parameters(), *module.buffers()))

@@ -33,7 +33,7 @@ class OwnHandPainter(NullPainter):
         return dataclasses.replace(painting, image=Image.new("RGB", painting.image.size, (red, green, blue)))
 
 
-def load_own_hand(_: Settings) -> OwnHandPainter:
+def load_own_hand(_: Settings, name: str) -> OwnHandPainter:
     return OwnHandPainter()
 
 
