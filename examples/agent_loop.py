@@ -88,6 +88,7 @@ async def main(folder: Path, wishes: list[str]) -> None:
 
 
 if __name__ == "__main__":
+    Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
     try:
         asyncio.run(main(Path(sys.argv[1]), sys.argv[2:]))
     except* UmrgenError as errors:
