@@ -76,7 +76,10 @@ def build_app(settings: Settings, clock: Clock) -> web.Application:
     refuse_open_development_key(settings)
     app = web.Application(middlewares=[identify, answer_preflights, answer_errors, guard], client_max_size=1 << 20)
     for method, path, handler in ROUTES:
-        add = app.router.add_get if method == "GET" else partial(app.router.add_route, method)
+        add = partial(app.router.add_route, method)
+        if method == "GET":
+            # A stream has no HEAD: it would be its events.
+            add = partial(app.router.add_get, allow_head=handler is not events.stream_events)
         add(path, handler, expect_handler=meet_expectation)
     app.on_response_prepare.extend((add_headers, allow_origin, log_request))
     app.on_shutdown.append(answer_waiters)

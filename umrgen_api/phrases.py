@@ -46,6 +46,8 @@ class Phrases:
         """Whether any phrase stands in any reading of `text`."""
         if any(phrase in text.unspaced for phrase in self._unspaced):
             return True
+        if any(next(self._find_spelled(row), None) for row in text.rows):
+            return True
         return any(next(self._find(reading), None) for reading in text.readings)
 
     def cut_from(self, text: Text) -> Text:
@@ -53,7 +55,7 @@ class Phrases:
         unspaced = text.unspaced
         for phrase in self._unspaced:
             unspaced = unspaced.replace(phrase, " ")
-        return Text(tuple(map(self._cut, text.readings)), unspaced)
+        return Text(tuple(map(self._cut, text.readings)), tuple(map(self._cut_row, text.rows)), unspaced)
 
     def _cut(self, reading: Reading) -> Reading:
         places = {place for start, length in self._find(reading) for place in range(start, start + length)}
@@ -68,6 +70,20 @@ class Phrases:
                         yield place, len(phrase)
                 if "*" in form and self._is_masked(form):
                     yield place, 1
+
+    def _find_spelled(self, row: str) -> Iterator[tuple[int, int]]:
+        """(place, letters) of every listed word that a row of single letters spells."""
+        for place in range(len(row) - START_CHARS + 1):
+            for phrase in self._by_start.get(row[place : place + START_CHARS], ()):
+                word = phrase[0].rstrip("*")
+                if len(phrase) == 1 and row.startswith(word, place):
+                    yield place, len(word)
+
+    def _cut_row(self, row: str) -> str:
+        letters = list(row)
+        for place, length in self._find_spelled(row):
+            letters[place : place + length] = " " * length
+        return "".join(letters)
 
     def _is_masked(self, form: str) -> bool:
         """Whether a form with masked letters may be a listed word: at least half of it and its first letter stand."""

@@ -41,15 +41,20 @@ _WITH_L = str.maketrans(_SIGNS_FOR_LETTERS | dict.fromkeys("1!|", "l"))
 
 ROW_LETTERS = 3
 """So many single letters in a row may spell a word."""
-MAX_ROW_LETTERS = 40
-"""Words are looked for within so many of them: their number is squared."""
+MAX_EXPANSION = 4
+"""A character that stands for more letters than these is left as it is: a prompt must not grow without bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text in all its readings; `unspaced` is it without separators, where a script has no spaces."""
+    """A text in all its readings.
+
+    `rows` are letters that stand alone one after the other, joined: a word may begin and end anywhere in
+    them. `unspaced` is the text without separators, where a script has no spaces.
+    """
 
     readings: tuple[Reading, ...]
+    rows: tuple[str, ...]
     unspaced: str
 
 
@@ -61,9 +66,11 @@ def read_text(text: str) -> Text:
     readings = [written]
     if not all(map(_is_plain_word, chunks)):
         readings.append([_forms_of_whole(chunk) for chunk in chunks])
-    if any(row for _, row in _find_rows(written)):
-        readings += [_join_rows(written), list(_spell_rows(written))]
-    return Text(tuple(readings), join_unspaced(plain))
+    joined = list(_find_rows(written))
+    rows = tuple(dict.fromkeys(row for _, row in joined if row))
+    if rows:
+        readings.append([(row,) if row else forms for forms, row in joined])
+    return Text(tuple(readings), rows, join_unspaced(plain))
 
 
 def cut_words(phrase: str) -> list[str]:
@@ -82,6 +89,8 @@ def strip_marks(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     decomposed = unicodedata.normalize("NFKD", text)
+    if len(decomposed) > 2 * len(text):
+        decomposed = "".join(map(_decompose, text))
     kept = "".join(" " if c.isspace() else c for c in decomposed if c.isspace() or _is_kept(c))
     return unicodedata.normalize("NFC", kept)
 
@@ -94,6 +103,11 @@ def is_unspaced(text: str) -> bool:
 def join_unspaced(plain: str) -> str:
     """All letters in one, where a script is written without spaces; else nothing."""
     return "".join(_PIECE.findall(plain.casefold())) if is_unspaced(plain) else ""
+
+
+def _decompose(character: str) -> str:
+    decomposed = unicodedata.normalize("NFKD", character)
+    return decomposed if len(decomposed) <= MAX_EXPANSION else character
 
 
 def _is_kept(character: str) -> bool:
@@ -193,16 +207,3 @@ def _find_rows(written: Reading) -> Iterator[tuple[Forms, str]]:
         row = []
         if forms:
             yield forms, ""
-
-
-def _join_rows(written: Reading) -> Reading:
-    return [(row,) if row else forms for forms, row in _find_rows(written)]
-
-
-def _spell_rows(written: Reading) -> Iterator[Forms]:
-    """Every word that a part of a row may spell; there may be others before and after it."""
-    for _, row in _find_rows(written):
-        for start in range(min(len(row), MAX_ROW_LETTERS) - ROW_LETTERS + 1):
-            for end in range(start + ROW_LETTERS, min(len(row), MAX_ROW_LETTERS) + 1):
-                yield (row[start:end],)
-                yield NO_WORD

@@ -15,6 +15,7 @@ from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.errors import ConcurrentLimit, QueueFull, QuotaExceeded, ReferenceNotFound
 from umrgen_core.jobs import JobState
+from umrgen_core.run_times import run_time_key
 from umrgen_core.sqlite import Connection, Row
 
 UNMEASURED_RETRY_S = 2.0
@@ -96,14 +97,9 @@ class Admission:
         )
 
     def _expected_rest_s(self, connection: Connection, oldest: Row) -> float:
-        measured: float | None = self._statements.find_run_time(
-            connection,
-            model=oldest["model"],
-            width=oldest["width"],
-            height=oldest["height"],
-            steps=oldest["steps"],
-            reference_count=len(json.loads(oldest["reference_names"])),
-        )["mean_s"]
+        names = json.loads(oldest["reference_names"])
+        key = run_time_key(oldest["model"], oldest["width"], oldest["height"], oldest["steps"], len(names))
+        measured: float | None = self._statements.find_run_time(connection, **key)["mean_s"]
         if measured is None:
             return UNMEASURED_RETRY_S
         if oldest["state"] == JobState.QUEUED:

@@ -15,6 +15,7 @@ from umrgen_core.database import Database
 from umrgen_core.errors import StaleClaim
 from umrgen_core.jobs import Claim, ErrorCode, Job, JobState, Pin
 from umrgen_core.rows import to_job, to_pin
+from umrgen_core.run_times import run_time_key_of, total_key
 from umrgen_core.sqlite import Connection, Row
 
 MAX_DEVICE_LOSSES = 2
@@ -198,15 +199,8 @@ class ClaimStore:
         statements.release_pins(connection, job_id=job.id)
 
     def _put_run_time(self, connection: Connection, job: Job, run_s: float) -> None:
-        self._db.statements.put_run_time(
-            connection,
-            model=job.model,
-            width=job.width,
-            height=job.height,
-            steps=job.steps,
-            reference_count=len(job.reference_names),
-            run_s=run_s,
-        )
+        for key in (run_time_key_of(job), total_key(job.model)):
+            self._db.statements.put_run_time(connection, **key, run_s=run_s)
 
     async def find_completed(self, claim: Claim) -> str | None:
         """Name on disk of the output that the job ended with, or None. Raises Unavailable."""

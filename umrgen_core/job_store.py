@@ -15,6 +15,7 @@ from umrgen_core.errors import IdempotencyConflict
 from umrgen_core.jobs import Job, JobState
 from umrgen_core.requests import AcceptedRequest
 from umrgen_core.rows import to_job
+from umrgen_core.run_times import run_time_key_of
 from umrgen_core.sqlite import Connection, Row
 
 MOST_POSITION = 100
@@ -144,13 +145,12 @@ class JobStore:
             if job is None:
                 return None
             before = job.seq
+        page = {"agent_id": agent.id, "before": before, "now_us": self._db.clock.wall_us(), "most": most}
         statements, reader = self._db.statements, self._db.reader
         if state is None:
-            rows = await reader.all(statements.list_jobs.sql, agent_id=agent.id, before=before, most=most)
+            rows = await reader.all(statements.list_jobs.sql, **page)
         else:
-            rows = await reader.all(
-                statements.list_jobs_in_state.sql, agent_id=agent.id, state=state.value, before=before, most=most
-            )
+            rows = await reader.all(statements.list_jobs_in_state.sql, state=state.value, **page)
         return [to_job(row) for row in rows]
 
     async def list_active(self, agent: Agent) -> list[Job]:
@@ -161,7 +161,7 @@ class JobStore:
 
     async def find_run_time(self, job: Job) -> float | None:
         """Seconds that a run like this one takes, or None when nothing has been measured."""
-        row = await self._db.reader.one(self._db.statements.find_run_time.sql, **_run_time_arguments(job))
+        row = await self._db.reader.one(self._db.statements.find_run_time.sql, **run_time_key_of(job))
         return None if row is None else row["mean_s"]
 
     def _insert(
@@ -214,13 +214,3 @@ def _replay(row: Row, submission: Submission) -> Replay:
 
 def _position_arguments(job: Job) -> dict[str, Any]:
     return {"model": job.model, "agent_id": job.agent_id, "seq": job.seq, "most": MOST_POSITION + 1}
-
-
-def _run_time_arguments(job: Job) -> dict[str, Any]:
-    return {
-        "model": job.model,
-        "width": job.width,
-        "height": job.height,
-        "steps": job.steps,
-        "reference_count": len(job.reference_names),
-    }

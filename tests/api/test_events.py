@@ -11,6 +11,7 @@ import pytest
 from tests.api.conftest import Server
 from tests.api.test_status import accept, claim, complete_next
 from tests.api.test_waiting import DEADLINE_S, wait_for_waiters
+from tests.conftest import DEVELOPMENT_KEY
 from umrgen_api.routes import events
 
 
@@ -125,3 +126,31 @@ async def test_a_job_that_is_erased_ends_its_stream(server: Server) -> None:
         async with asyncio.timeout(DEADLINE_S):
             assert [event["event"] async for event in stream] in ([], ["done"])
     assert (await server.services.database.reader.one("SELECT count(*) AS n FROM events"))["n"] == 0
+
+
+async def test_a_job_that_ends_while_its_stream_begins_is_told_of_as_ended(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = await accept(server)
+    find_last = events._find_last
+
+    async def find_late(services, watched):
+        last = await find_last(services, watched)
+        if (await services.jobs.find(await owner(server), job_id)).state.value == "queued":
+            await complete_next(server)
+        return last
+
+    monkeypatch.setattr(events, "_find_last", find_late)
+    async with server.session.get(f"/api/v1/events/{job_id}") as response:
+        heard = [event async for event in read_events(response)]
+    assert [(event["event"], event["data"]["state"]) for event in heard][-1] == ("done", "completed")
+    assert all(event["data"]["state"] == "completed" for event in heard if event["event"] == "done")
+
+
+async def owner(server: Server):
+    return await server.services.agents.find_by_key(DEVELOPMENT_KEY)
+
+
+async def test_a_stream_has_no_head(server: Server) -> None:
+    async with server.session.head(f"/api/v1/events/{await accept(server)}") as response:
+        assert response.status == 405

@@ -90,3 +90,12 @@ async def test_me_tells_limits_usage_and_current_jobs(server: Server) -> None:
         "concurrent_jobs": 2,
     }
     assert [(job["job_id"], job["state"]) for job in body["current_jobs"]] == [(ids[1], "running"), (ids[2], "queued")]
+
+
+async def test_what_has_expired_is_not_listed_even_before_it_is_swept(server: Server, clock) -> None:
+    await accept(server)
+    await complete_next(server)
+    assert len((await list_ids(server))[0]) == 1
+    clock.wall += 8 * 86_400 * 1_000_000
+    assert (await list_ids(server)) == ([], None)
+    assert (await list_ids(server, "?state=completed")) == ([], None)

@@ -8,8 +8,10 @@ from umrgen_api.readings import cut_words, read_text, strip_marks
 
 
 def can_be_read(text: str) -> set[str]:
-    """Every form of every word, in any reading."""
-    return {form for reading in read_text(text).readings for forms in reading for form in forms}
+    """Every form of every word, in any reading, and what rows of single letters spell."""
+    read = read_text(text)
+    spelled = {row[a:b] for row in read.rows for a in range(len(row)) for b in range(a + 1, len(row) + 1)}
+    return spelled | {form for reading in read.readings for forms in reading for form in forms}
 
 
 READ_AS = [
@@ -84,6 +86,11 @@ def test_the_marks_that_spell_vowels_stay() -> None:
 
 def test_a_listed_phrase_is_cut_as_a_text_is() -> None:
     assert cut_words("X-rated  Birds*") == ["x", "rated", "birds*"]
+
+
+def test_a_text_does_not_grow_without_bound() -> None:
+    for character in ("\ufdfa", "\u249c", "\ufb03", "\u33a8"):
+        assert len(strip_marks(character * 2000)) <= 8000
 
 
 @settings(derandomize=True, max_examples=300, deadline=None)

@@ -257,7 +257,24 @@ def test_every_category_has_a_list_in_every_language(language: str) -> None:
         assert tomllib.loads(path.read_text(encoding="utf-8"))["words"].get(language), path.name
 
 
+FAR = [
+    "q " * 40 + "n a k e d c h i l d",
+    "q " * 40 + "c h i l d naked",
+    "q " * 40 + "p o r n",
+    "a b c d " * 200 + "p.o.r.n",
+]
+
+
+@pytest.mark.parametrize("prompt", FAR)
+def test_letters_before_a_spelled_word_do_not_hide_it(check: PromptCheck, prompt: str) -> None:
+    with pytest.raises(SafetyViolation):
+        check.check("prompt", prompt)
+
+
 NASTY = {
+    "letters in brackets": ("\u24ae\u24a0\u24b3" * 13 + "\ufb00") * 50,
+    "ligatures": "\ufdfa" * 2000,
+    "spelled words": "s e x s e x " * 160,
     "single letters": "a " * 1000,
     "masks": "p*rn* " * 333,
     "drawn out": "pooooooorn" * 200,
@@ -276,4 +293,4 @@ def test_no_prompt_is_long_in_the_check(check: PromptCheck, text: str) -> None:
     began = time.process_time()
     with contextlib.suppress(SafetyViolation):
         check.check("prompt", text[:2000])
-    assert time.process_time() - began < 0.5  # tens of milliseconds; what is meant is: not seconds
+    assert time.process_time() - began < 0.25  # tens of milliseconds; what is meant is: not what others would notice

@@ -17,6 +17,7 @@ from umrgen_core.jobs import Job, JobState, Reference
 from umrgen_core.names import new_disk_name, new_job_id, new_output_filename, new_reference_filename, output_disk_name
 from umrgen_core.reference_store import NewReference, ReferenceStore
 from umrgen_core.requests import AcceptedRequest
+from umrgen_core.run_times import run_time_key
 
 MODEL = "tiny-klein"
 WEEK_S = 7 * 86_400
@@ -352,3 +353,12 @@ async def test_an_estimate_follows_the_last_ten_runs(jobs: JobStore, claims: Cla
         await paint(claims, run_s)
     job, _ = await submit(jobs, alice)
     assert await jobs.find_run_time(job) == pytest.approx(2.0 + 8.0 * 0.9**30)
+
+
+async def test_what_is_remembered_of_runs_is_bounded_whatever_sizes_agents_choose() -> None:
+    keys = {
+        tuple(run_time_key("m", width, height, 4, 0).values()) for width in range(64, 2049, 7) for height in (64, 999)
+    }
+    assert len(keys) <= 64
+    assert run_time_key("m", 1024, 512, 4, 0) == run_time_key("m", 512, 1024, 4, 0)
+    assert run_time_key("m", 512, 512, 4, 0) != run_time_key("m", 1024, 1024, 4, 0)

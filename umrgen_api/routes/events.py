@@ -28,8 +28,9 @@ async def stream_events(request: web.Request) -> web.StreamResponse:
     """Every change from now on, or behind Last-Event-ID, with the status as it stands; ends after `done`."""
     services, agent, job_id = services_of(request), agent_of(request), request.match_info["job_id"]
     with services.changes.watch(agent.id, job_id) as watch:
-        job = await find_job(services, agent, job_id)
+        await find_job(services, agent, job_id)
         last = await _find_last(services, job_id)
+        job = await find_job(services, agent, job_id)
         seen = _read_last_event_id(request)
         if last.kind == DONE and last.id <= seen:
             return web.Response(status=204)

@@ -12,7 +12,7 @@ INNER JOIN agents AS a ON a.id = j.agent_id
 LEFT JOIN outputs AS o ON o.id = j.output_id
 WHERE j.id = :id;
 
--- name: list_jobs(agent_id, before, most)
+-- name: list_jobs(agent_id, before, now_us, most)
 -- Jobs of one agent, newest first, behind one that was seen.
 SELECT
     j.*,
@@ -22,11 +22,11 @@ SELECT
 FROM jobs AS j
 INNER JOIN agents AS a ON a.id = j.agent_id
 LEFT JOIN outputs AS o ON o.id = j.output_id
-WHERE j.agent_id = :agent_id AND j.seq < :before
+WHERE j.agent_id = :agent_id AND j.seq < :before AND (j.expires_at_us IS NULL OR j.expires_at_us > :now_us)
 ORDER BY j.seq DESC
 LIMIT :most;
 
--- name: list_jobs_in_state(agent_id, state, before, most)
+-- name: list_jobs_in_state(agent_id, state, before, now_us, most)
 -- The same, of one state alone.
 SELECT
     j.*,
@@ -37,6 +37,7 @@ FROM jobs AS j
 INNER JOIN agents AS a ON a.id = j.agent_id
 LEFT JOIN outputs AS o ON o.id = j.output_id
 WHERE j.agent_id = :agent_id AND j.state = :state AND j.seq < :before
+    AND (j.expires_at_us IS NULL OR j.expires_at_us > :now_us)
 ORDER BY j.seq DESC
 LIMIT :most;
 
@@ -113,14 +114,17 @@ SELECT 1 + own.ahead + coalesce((
 FROM own;
 
 -- name: find_run_time(model, width, height, steps, reference_count)^
--- What such a run takes: measured for just such jobs, else over all of that model.
+-- What such a run takes: measured for such jobs, else over all of that model, whose row has zeros.
 SELECT coalesce(
     (
         SELECT mean_s FROM run_times
         WHERE model = :model AND width = :width AND height = :height
             AND steps = :steps AND reference_count = :reference_count
     ),
-    (SELECT sum(mean_s * runs) / sum(runs) FROM run_times WHERE model = :model)
+    (
+        SELECT mean_s FROM run_times
+        WHERE model = :model AND width = 0 AND height = 0 AND steps = 0 AND reference_count = 0
+    )
 ) AS mean_s;
 
 -- name: put_run_time(model, width, height, steps, reference_count, run_s)!
