@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
@@ -29,10 +30,17 @@ async def submit_job(request: web.Request, agent: Agent, body: dict[str, Any], s
 
     Raises what is wrong with the request, or that there is no room for it.
     """
+    return await submit_checked(request, agent, lambda: check_body(request, agent, body), submission)
+
+
+async def submit_checked(
+    request: web.Request, agent: Agent, check: Callable[[], AcceptedRequest], submission: Submission | None
+) -> Replay:
+    """Like submit_job; `check` gives what is to be run, and is not asked where the submission stands already."""
     services = services_of(request)
     if submission is not None and (replay := await services.jobs.find_replay(agent, submission)) is not None:
         return replay
-    accepted = check_body(request, agent, body)
+    accepted = check()
     await asyncio.to_thread(services.disk.require_room)
     job_id, request_id = new_job_id(), request[REQUEST_ID]
     if submission is None:

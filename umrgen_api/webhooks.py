@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -145,9 +146,7 @@ class Deliveries:
     async def _attempt(self, delivery: Delivery, master: bytes) -> None:
         clock = asyncio.get_running_loop().time
         begun = clock()
-        body = render_body(delivery, self._settings.api.public_url)
-        headers = sign(delivery, body, master, self._database.clock.wall_us())
-        outcome = await self._sender.post(delivery.callback_url, headers, body)
+        outcome = await self._tell(delivery, master)
         try:
             event = await self._record(delivery, outcome)
         except Unavailable as error:  # the lease will end, and it is tried again
@@ -160,6 +159,18 @@ class Deliveries:
             outcome=outcome.text,
             duration_s=round(clock() - begun, 3),
         )
+
+    async def _tell(self, delivery: Delivery, master: bytes) -> Outcome:
+        """Sign and send. An error of our own is an outcome too: it counts, and the next attempt waits its turn."""
+        try:
+            body = render_body(delivery, self._settings.api.public_url)
+            headers = sign(delivery, body, master, self._database.clock.wall_us())
+            return await self._sender.post(delivery.callback_url, headers, body)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must not be tried without end
+            # Where it was and what kind: the error's own words may hold the URL, which no log may.
+            stack = "".join(traceback.format_tb(error.__traceback__))
+            LOG.error("internal_error", job_id=delivery.job.id, error=type(error).__name__, stack=stack)  # noqa: TRY400
+            return Outcome(None, "internal error")
 
     async def _record(self, delivery: Delivery, outcome: Outcome) -> str:
         """Note what came of an attempt; the name of the event."""

@@ -7,7 +7,7 @@ whole write is undone.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from umrgen_core.config import Settings
@@ -68,15 +68,35 @@ class ClaimStore:
 
         With `fresh` also None when that job has attempts behind it, since such a job runs alone.
         """
-        if await self._find_head(models) is None:
-            return None  # an idle worker takes no write lock
+        return next(iter(await self.claim_several(models, worker_id, fresh=fresh)), None)
 
-        def work(connection: Connection) -> Claim | None:
-            heads = (self._db.statements.find_next(connection, model=model) for model in models)
-            head = _choose_fairest(heads)
-            if head is None or (fresh and head["attempts"]):
-                return None
-            return self._claim(connection, head["seq"], worker_id)
+    async def claim_several(
+        self,
+        models: Sequence[str],
+        worker_id: str,
+        *,
+        fresh: bool = False,
+        suits: Callable[[Job, Sequence[Claim]], bool] | None = None,
+    ) -> Sequence[Claim]:
+        """What `claim_from` would claim, and with it the jobs that come next for as long as they suit.
+
+        `suits(job, claims)` is asked in the writer's thread whether a job goes with what is claimed already. The
+        first that does not ends the round, as does one with attempts behind it: nobody is overtaken.
+        """
+        if await self._find_head(models) is None:
+            return ()  # an idle worker takes no write lock
+
+        def work(connection: Connection) -> Sequence[Claim]:
+            claims: list[Claim] = []
+            while (head := self._read_head(connection, models)) is not None:
+                if head["attempts"] and (fresh or claims):
+                    break
+                if claims and not (suits and suits(self._read_job(connection, head), claims)):
+                    break
+                claims.append(self._claim(connection, head["seq"], worker_id))
+                if suits is None:
+                    break
+            return claims
 
         return await self._db.writer.run(work)
 
@@ -103,6 +123,12 @@ class ClaimStore:
     async def _find_head(self, models: Sequence[str]) -> Row | None:
         sql = self._db.statements.find_next.sql
         return _choose_fairest([await self._db.reader.one(sql, model=model) for model in models])
+
+    def _read_head(self, connection: Connection, models: Sequence[str]) -> Row | None:
+        return _choose_fairest(self._db.statements.find_next(connection, model=model) for model in models)
+
+    def _read_job(self, connection: Connection, head: Row) -> Job:
+        return to_job(self._db.statements.get_job(connection, id=head["id"]))
 
     def _claim(self, connection: Connection, seq: int, worker_id: str) -> Claim:
         statements, clock = self._db.statements, self._db.clock

@@ -11,6 +11,7 @@ MIN_SIDE_PX = 64
 MAX_SIDE_PX = 2048
 MAX_STEPS = 50
 MAX_REFERENCES = 16
+MAX_LORAS = 8
 PACKAGE_PREFIX = "package:"
 HUB_PREFIX = "hub:"
 
@@ -110,7 +111,7 @@ class ModelProfile(BaseModel):
     """A LoRA that belongs to the model: folder/FILE or hub:OWNER/NAME/FILE, fused into the weights at start."""
     fused_lora_strength: Annotated[float, Field(ge=-4, le=4)] = 1.0
     """Its strength."""
-    loras: Annotated[int, Field(ge=0, le=8)] = 0
+    loras: Annotated[int, Field(ge=0, le=MAX_LORAS)] = 0
     """Most LoRAs that a request may name."""
 
     attention: str = ""

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 
 from umrgen_core.config import WebhookSettings
 from umrgen_core.errors import FieldProblem, InvalidRequest
 from umrgen_core.loras import LoraShelf
-from umrgen_core.profiles import MAX_SIDE_PX, MIN_SIDE_PX, ModelProfile
+from umrgen_core.profiles import MAX_LORAS, MAX_REFERENCES, MAX_SIDE_PX, MIN_SIDE_PX, ModelProfile
 from umrgen_core.webhooks import MAX_CALLBACK_CHARS, find_callback_problem
 
 MAX_PROMPT_CHARS = 2000
@@ -24,6 +25,18 @@ MAX_SEED = 2**53 - 1
 RANDOM_SEED = -1
 DEFAULT_SIDE_PX = 1024
 MAX_LORA_STRENGTH = 4.0
+"""No profile takes more."""
+MAX_LORA_FIELDS = 16
+"""Of one entry of `loras`; each that is unknown would be a problem of its own."""
+MAX_PROBLEMS = 20
+"""An answer names no more: a body has room for thousands."""
+MAX_LISTED = 50
+"""As many of the model's LoRAs are named to who asked for another."""
+MAX_FIELD_CHARS = 100
+"""As much of a field's name is repeated in a problem: inside a LoRA it is the agent's own."""
+MAX_IGNORED = 32
+MAX_IGNORED_CHARS = 64
+"""As many unknown fields, and as much of each, is kept with the job: every status repeats them."""
 STRICT_WEBHOOKS = WebhookSettings()
 
 
@@ -53,6 +66,13 @@ class LoraChoice(BaseModel):
     name: Name
     strength: Strength = 1.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_few_fields(cls, value: object) -> object:
+        if isinstance(value, dict) and len(value) > MAX_LORA_FIELDS:
+            raise PydanticCustomError("too_many_fields", "has too many fields")
+        return value
+
 
 class GenerateRequest(BaseModel):
     """The body of POST /api/v1/generate."""
@@ -65,9 +85,9 @@ class GenerateRequest(BaseModel):
     height: Side = DEFAULT_SIDE_PX
     steps: Steps | None = None
     seed: Seed | None = None
-    reference_images: list[Name] = []
+    reference_images: Annotated[list[Name], Field(max_length=MAX_REFERENCES, fail_fast=True)] = []
     model: Name | None = None
-    loras: list[LoraChoice] = []
+    loras: Annotated[list[LoraChoice], Field(max_length=MAX_LORAS, fail_fast=True)] = []
     callback_url: CallbackUrl | None = None
 
 
@@ -96,25 +116,26 @@ def accept_request(
 ) -> AcceptedRequest:
     """Check `body` against the contract and the model that it names, by default the first of `models`.
 
-    Raises InvalidRequest with every problem.
+    Raises InvalidRequest with every problem, but no more than MAX_PROBLEMS.
     """
     problems: list[FieldProblem] = []
     try:
         request = GenerateRequest.model_validate(dict(body))
     except ValidationError as error:
-        problems = [describe_problem(item) for item in error.errors(include_url=False)]
+        problems = [describe_problem(item) for item in error.errors(include_url=False, include_input=False)]
     default = next(iter(models))
     model = body.get("model") or default
     if not isinstance(model, str):
-        raise InvalidRequest(problems)  # one of them says so
+        raise InvalidRequest(problems[:MAX_PROBLEMS])  # one of them says so
     if model not in models:
         served = ", ".join(models)
-        raise InvalidRequest([*problems, FieldProblem("model", f"must be one of: {served}", list(models), default)])
+        unknown = FieldProblem("model", f"must be one of: {served}", list(models), default)
+        raise InvalidRequest([*problems[: MAX_PROBLEMS - 1], unknown])
     profile = models[model]
-    problems += find_problems(body, profile, loras.list_names(model) if body.get("loras") else ())
-    problems += _check_callback(body, webhooks)
+    own = find_problems(body, profile, loras.list_names(model) if body.get("loras") else ())
+    problems = [*_drop_said(problems, own), *own, *_check_callback(body, webhooks)]
     if problems:
-        raise InvalidRequest(problems)
+        raise InvalidRequest(problems[:MAX_PROBLEMS])
     return AcceptedRequest(
         model=model,
         prompt=request.prompt,
@@ -122,7 +143,7 @@ def accept_request(
         width=request.width,
         height=request.height,
         steps=profile.steps if request.steps is None else request.steps,
-        seed=_draw_seed() if request.seed is None or request.seed == RANDOM_SEED else request.seed,
+        seed=draw_seed() if request.seed is None or request.seed == RANDOM_SEED else request.seed,
         reference_names=tuple(request.reference_images),
         loras=tuple(request.loras),
         callback_url=request.callback_url,
@@ -134,6 +155,12 @@ def find_problems(body: Mapping[str, Any], profile: ModelProfile, loras: Sequenc
     """What of `body` the model cannot do. Fields of a wrong type are somebody else's to report."""
     return [*_check_steps(body, profile), *_check_area(body, profile), *_check_references(body, profile),
             *_check_loras(body, profile, loras)]  # fmt: skip
+
+
+def _drop_said(problems: Iterable[FieldProblem], own: Iterable[FieldProblem]) -> list[FieldProblem]:
+    """`problems` without the lists that are too long for anybody where the model's own limit is told."""
+    said = {problem.field for problem in own} & {"reference_images", "loras"}
+    return [problem for problem in problems if problem.field not in said]
 
 
 def _check_steps(body: Mapping[str, Any], profile: ModelProfile) -> Iterator[FieldProblem]:
@@ -184,13 +211,28 @@ def _check_loras(body: Mapping[str, Any], profile: ModelProfile, known: Sequence
         return
     if len(chosen) > profile.loras:
         yield FieldProblem("loras", f"this model takes at most {profile.loras} LoRAs", profile.loras)
-    names = [one.get("name") for one in chosen if isinstance(one, dict)]
+        return
+    names = [one.get("name") if isinstance(one, dict) else None for one in chosen]
+    are_listed = False
     for place, name in enumerate(names):
-        if isinstance(name, str) and name not in known:
-            listed = ", ".join(known) or "it has none"
-            yield FieldProblem(f"loras[{place}].name", f"must be one of the model's LoRAs: {listed}", list(known))
+        if not isinstance(name, str):
+            continue
+        if name not in known:
+            yield _describe_unknown_lora(place, None if are_listed else known)
+            are_listed = True
         elif names.index(name) != place:
             yield FieldProblem(f"loras[{place}].name", "is named twice")
+
+
+def _describe_unknown_lora(place: int, known: Sequence[str] | None) -> FieldProblem:
+    """The problem names the `known` ones, unless that is None: another problem of the answer has named them."""
+    field = f"loras[{place}].name"
+    if known is None:
+        return FieldProblem(field, "is none of the model's LoRAs")
+    listed = list(known[:MAX_LISTED])
+    more = f" and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
+    said = ", ".join(listed) + more or "it has none"
+    return FieldProblem(field, f"must be one of the model's LoRAs: {said}", listed)
 
 
 def _check_callback(body: Mapping[str, Any], webhooks: WebhookSettings) -> Iterator[FieldProblem]:
@@ -204,11 +246,17 @@ def _check_callback(body: Mapping[str, Any], webhooks: WebhookSettings) -> Itera
 
 def _list_ignored(body: Mapping[str, Any], request: GenerateRequest, profile: ModelProfile) -> tuple[str, ...]:
     unheard = [] if profile.negative or not request.negative else ["negative"]
-    unknown = [name for name in body if name not in GenerateRequest.model_fields]
-    return (*unheard, *unknown)
+    return (*unheard, *name_unknown([name for name in body if name not in GenerateRequest.model_fields]))
 
 
-def _draw_seed() -> int:
+def name_unknown(names: Sequence[str]) -> list[str]:
+    """Fields that nobody knows, as `ignored` names them: the first ones, cut short, and how many more there were."""
+    named = [name[:MAX_IGNORED_CHARS] for name in names[:MAX_IGNORED]]
+    return [*named, f"and {len(names) - MAX_IGNORED} more"] if len(names) > MAX_IGNORED else named
+
+
+def draw_seed() -> int:
+    """A random seed."""
     return secrets.randbelow(MAX_SEED + 1)
 
 
@@ -227,6 +275,7 @@ def describe_problem(error: Any) -> FieldProblem:
     """One of pydantic's errors in the contract's words."""
     kind, context = error["type"], error.get("ctx", {})
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error["loc"]).removeprefix(".")
+    field = field[:MAX_FIELD_CHARS]
     if kind in _NEAREST:
         limit = context[_NEAREST[kind]]
         word = "least" if kind == "greater_than_equal" else "most"
@@ -234,5 +283,8 @@ def describe_problem(error: Any) -> FieldProblem:
     if kind == "string_too_long":
         limit = context["max_length"]
         return FieldProblem(field, f"must have at most {limit} characters", limit)
+    if kind == "too_long":
+        limit = context["max_length"]
+        return FieldProblem(field, f"must have at most {limit} items", limit)
     limit = context.get(_LIMITS.get(kind, ""))
     return FieldProblem(field, _SENTENCES.get(kind, error["msg"]), limit)

@@ -22,8 +22,10 @@ _VISIBLE = re.compile(r"[\x21-\x7e]*")
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
 
 # Blocks that are set aside (IANA's registries of special-purpose addresses) and that ipaddress lets pass.
-_SET_ASIDE = tuple(map(ip_network, ("100.64.0.0/10", "192.0.0.0/24", "192.88.99.0/24", "198.18.0.0/15", "240.0.0.0/4",
-    "2001::/23", "2002::/16", "3fff::/20")))  # fmt: skip
+# 168.63.129.16 is in none: a cloud's host answers there for every machine of its own, its settings among the answers.
+_SET_ASIDE = tuple(map(ip_network, ("100.64.0.0/10", "168.63.129.16/32", "192.0.0.0/24", "192.31.196.0/24",
+    "192.52.193.0/24", "192.88.99.0/24", "192.175.48.0/24", "198.18.0.0/15", "240.0.0.0/4",
+    "2001::/23", "2002::/16", "2620:4f:8000::/48", "3fff::/20")))  # fmt: skip
 _GLOBAL_UNICAST = IPv6Network("2000::/3")
 _TRANSLATED = IPv6Network("64:ff9b::/96")
 """An IPv4 address behind a translator (RFC 6052): judged by its last 32 bits."""

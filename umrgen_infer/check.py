@@ -48,6 +48,7 @@ class Check:
         self._console.print(f"loaded and warmed up on {painter.device} in {time.perf_counter() - began:.1f} s")
         try:
             self._print_times(painter)
+            self._print_batches(painter)
             self._print_memory(painter)
             self._print_ignored()
             self._require_effect(painter)
@@ -117,6 +118,16 @@ class Check:
             f"memory of the GPU: {painter.weight_bytes / 1e9:.2f} GB of weights (memory_bytes), at most "
             f"{self._peak_bytes / 1e9:.2f} GB while painting, of {memory.total_bytes / 1e9:.2f} GB"
         )
+
+    def _print_batches(self, painter: DiffusersPainter) -> None:
+        if self._profile.batch == 1:
+            return
+        for trial in painter.batches:
+            size = f"{trial.size.width}x{trial.size.height}"
+            faster = f"up to {trial.most}, which is {trial.gain:.2f} times as fast" if trial.most > 1 else "none"
+            self._console.print(f"painted together, up to {size}: {faster}")
+        if not painter.batches:
+            self._console.print("painted together: none, for want of a small size without references")
 
     def _print_ignored(self) -> None:
         profile = self._profile

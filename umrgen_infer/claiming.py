@@ -10,11 +10,11 @@ from umrgen_core.clock import Clock
 from umrgen_core.config import Settings
 from umrgen_core.disk import DiskGuard
 from umrgen_core.errors import Unavailable
-from umrgen_core.jobs import Claim
+from umrgen_core.jobs import Claim, Job
 from umrgen_core.logs import get_logger
 from umrgen_core.worker_store import WorkerState, WorkerStore
 from umrgen_infer.residency import Residency
-from umrgen_infer.schedule import choose_models
+from umrgen_infer.schedule import choose_models, go_together
 
 LOG = get_logger("daemon")
 
@@ -38,23 +38,27 @@ class Claiming:
         self._residency = residency
         self._worker_id = worker_id
         self._disk = DiskGuard(settings.storage)
+        self._may_batch = any(profile.batch > 1 for profile in settings.served_models.values())
 
-    async def claim(self, *, fresh: bool) -> Claim | None:
-        """The next job, also one whose model must be loaded first; with `fresh` none with attempts behind it."""
+    async def claim(self, *, fresh: bool) -> Sequence[Claim]:
+        """The next job, also one whose model must be loaded first; with `fresh` none with attempts behind it.
+
+        Several where the next jobs can be painted together, none where nothing waits.
+        """
         try:
             return await self._claim(await self._choose_models(), fresh=fresh)
         except Unavailable as error:
             LOG.warning("claim_delayed", error=error.message)
-            return None
+            return ()
 
-    async def claim_ahead(self) -> Claim | None:
-        """The next job, unless it has attempts behind it or a model must be loaded first."""
+    async def claim_ahead(self) -> Sequence[Claim]:
+        """As `claim`, unless the next job has attempts behind it or a model must be loaded first."""
         try:
             models = await self._choose_models()
-            return await self._claim(models, fresh=True) if self._are_free(models) else None
+            return await self._claim(models, fresh=True) if self._are_free(models) else ()
         except Unavailable as error:
             LOG.warning("claim_delayed", error=error.message)
-            return None
+            return ()
 
     async def find_ahead(self) -> Waiting | None:
         """The job that `claim_ahead` would claim now, which is likely to be the one that it will claim."""
@@ -64,13 +68,22 @@ class Claiming:
         except Unavailable:
             return None
 
-    async def _claim(self, models: Sequence[str], *, fresh: bool) -> Claim | None:
+    async def _claim(self, models: Sequence[str], *, fresh: bool) -> Sequence[Claim]:
         if not models:
-            return None
+            return ()
         if await asyncio.to_thread(self._disk.is_low):
             LOG.warning("claim_delayed", error="the disk is nearly full")
-            return None
-        return await self._claims.claim_from(models, self._worker_id, fresh=fresh)
+            return ()
+        suits = self._suits if self._may_batch else None
+        return await self._claims.claim_several(models, self._worker_id, fresh=fresh, suits=suits)
+
+    def _suits(self, job: Job, claims: Sequence[Claim]) -> bool:
+        """Whether a job can be painted together with those that are claimed. Called in the writer's thread."""
+        first = claims[0].job
+        if first.attempts > 1 or not go_together(first, job):
+            return False
+        size = self._settings.models[first.model].render_size(first.width, first.height)
+        return len(claims) < self._residency.find_most_together(first.model, size.width, size.height)
 
     def _are_free(self, models: Sequence[str]) -> bool:
         return {*models} <= {*self._residency.resident, *self._residency.find_broken()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -25,6 +26,7 @@ from umrgen_infer.output_check import LoadCheck, OutputCheck, load_output_check
 from umrgen_infer.reference_cache import ReferenceCache
 from umrgen_infer.residency import LoadPainter, Residency
 from umrgen_infer.run import FATAL, Outcome, Run
+from umrgen_infer.turn import Turn
 from umrgen_infer.workshop import Beat, Workshop
 
 LOG = get_logger("daemon")
@@ -32,8 +34,8 @@ RECOVERY_INTERVAL_S = 1.0
 IMAGE_THREADS = 2
 REFERENCE_BYTES = 256 << 20
 """Memory for decoded references."""
-MAX_RUNS = 2
-"""Claims held at once: one paints while another is published or waits for its turn."""
+MAX_TURNS = 2
+"""Held at once: one paints while another is published or waits. A turn is one claim, or those painted together."""
 
 
 class Daemon:
@@ -127,6 +129,7 @@ class Daemon:
             painting_thread=self._painting_thread,
             image_threads=self._image_threads,
             beat=self._beat,
+            tell=self._tell_api,
         )
 
     def _load_first(self) -> OutputCheck | None:
@@ -137,70 +140,74 @@ class Daemon:
 
     async def _work(self, workshop: Workshop) -> None:
         await self._set_state(WorkerState.READY)
-        waiting: Run | None = None
+        waiting: Turn | None = None
         while not self._stop.is_set():
-            run = waiting or self._begin(workshop, await self._claim())
+            turn = waiting or self._begin(workshop, await self._claim())
             waiting = None
-            if run is None:
+            if turn is None:
                 await self._wait_for_hint()
             else:
-                waiting = await self._let_paint(workshop, run)
+                waiting = await self._let_paint(workshop, turn)
         await self._set_state(WorkerState.STOPPING)
         await self._finish_runs()
 
-    async def _claim(self) -> Claim | None:
+    async def _claim(self) -> Sequence[Claim]:
         self._hint.clear()
         return await self._claiming.claim(fresh=bool(self._runs))
 
-    def _begin(self, workshop: Workshop, claim: Claim | None) -> Run | None:
-        """Hold a claim, and begin what of its run needs no pipeline."""
-        if claim is None:
+    def _begin(self, workshop: Workshop, claims: Sequence[Claim]) -> Turn | None:
+        """Hold the claims of one turn, and begin what of their runs needs no pipeline."""
+        if not claims:
             return None
-        run = Run(workshop, claim)
-        task = asyncio.create_task(run.execute())  # holds the lease from here on
-        self._runs[task] = run
-        task.add_done_callback(self._on_run_ended)
-        return run
+        turn = Turn(workshop, claims[0].job.model, [claim.job_id for claim in claims])
+        for claim in claims:
+            run = Run(workshop, claim, turn)
+            task = asyncio.create_task(run.execute())  # holds the lease from here on
+            self._runs[task] = run
+            task.add_done_callback(self._on_run_ended)
+            self._tell_api(claim.job_id)
+        return turn
 
-    async def _let_paint(self, workshop: Workshop, run: Run) -> Run | None:
-        """Give the pipeline to a run until it is free again; the run that was made ready meanwhile, if any.
+    def _tell_api(self, job_id: str) -> None:
+        self._wakeup.send(Listener.API, job_id)
+
+    async def _let_paint(self, workshop: Workshop, turn: Turn) -> Turn | None:
+        """Give the pipeline to a turn until it is free again; the turn that was made ready meanwhile, if any.
 
         A job with attempts behind it runs alone, so that it never costs its neighbour an attempt.
         """
         if self._stop.is_set():
             return None
-        run.may_paint.set()
-        if run.alone:
-            await self._wait_for_runs(0)
+        turn.may_paint.set()
+        if any(run.alone for run in self._runs.values() if run.turn is turn):
+            await self._wait_for_turns(0)
             return None
-        ahead = asyncio.create_task(self._make_ready(workshop, run))
-        await self._wait_for(run.painted)
+        ahead = asyncio.create_task(self._make_ready(workshop, turn))
+        await self._wait_for(turn.painted)
         return await ahead
 
-    async def _make_ready(self, workshop: Workshop, run: Run) -> Run | None:
-        """While `run` paints: decode the references of the likely next job, then claim that before the last step.
+    async def _make_ready(self, workshop: Workshop, turn: Turn) -> Turn | None:
+        """While `turn` paints: decode the references of the likely next job, then claim that before the last step.
 
         Not sooner, since what is claimed loses an attempt when the process is killed; not later, since the
         claim must be on disk before its job begins.
         """
-        await self._prefetch(workshop, run)
-        await self._wait_for(run.nearly_painted)
-        await self._wait_for_runs(MAX_RUNS - 1)
+        await self._prefetch(workshop, turn)
+        await self._wait_for(turn.nearly_painted)
+        await self._wait_for_turns(MAX_TURNS - 1)
         if self._stop.is_set():
             return None
-        claim = await self._claiming.claim_ahead()
-        if claim is not None:
-            run.next = self._begin(workshop, claim)
-            if run.painted.is_set():
-                run.note_painted()  # anew: it had nobody to hand over to
-        return run.next
+        following = self._begin(workshop, await self._claiming.claim_ahead())
+        if following is not None:
+            turn.let_follow(following)
+        return following
 
-    async def _prefetch(self, workshop: Workshop, run: Run) -> None:
-        while not run.nearly_painted.is_set() and not self._stop.is_set():
+    async def _prefetch(self, workshop: Workshop, turn: Turn) -> None:
+        while not turn.nearly_painted.is_set() and not self._stop.is_set():
             self._hint.clear()
             likely = await self._claiming.find_ahead()
             if likely is None:
-                await self._wait_for(self._hint, run.nearly_painted)
+                await self._wait_for(self._hint, turn.nearly_painted)
                 continue
             if likely.pins:
                 self._image_threads.submit(workshop.prefetch, likely)
@@ -213,8 +220,8 @@ class Daemon:
         for task in waiting:
             task.cancel()
 
-    async def _wait_for_runs(self, most: int) -> None:
-        while len(self._runs) > most and not self._stop.is_set():
+    async def _wait_for_turns(self, most: int) -> None:
+        while len({run.turn for run in self._runs.values()}) > most and not self._stop.is_set():
             stopping = asyncio.create_task(self._stop.wait())
             await asyncio.wait({*self._runs, stopping}, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
@@ -227,21 +234,24 @@ class Daemon:
             self.exit_code = 1
             self.stop()
         else:
-            run.note_painted()
+            run.turn.note_painted(run.job_id)
         self._hint.set()  # a job that runs alone may have waited for it
-        self._wakeup.send(Listener.API, run.job_id)
+        self._tell_api(run.job_id)
 
     async def _finish_runs(self) -> None:
         """Let what runs end within the grace, then give it back; what has not begun to paint at once."""
         for task, run in list(self._runs.items()):
-            if not run.may_paint.is_set():
+            if not run.turn.may_paint.is_set():
                 await run.give_back_now(task)
         if self.exit_code is None and self._runs:
             await asyncio.wait(list(self._runs), timeout=self._settings.infer.stop_grace_s)
+        ending = [task for task, run in self._runs.items() if run.ending]
+        if ending:  # of a batch that went wrong each writes what it costs
+            await asyncio.wait(ending, timeout=self._settings.storage.lock_timeout_s)
         for run in self._runs.values():
             run.lease.stop(StopReason.STOPPING)
         for task, run in list(self._runs.items()):
-            if not run.painted.is_set():
+            if not run.painted:
                 await run.give_back_now(task)
         if self._runs:
             await asyncio.wait(list(self._runs), timeout=self._settings.storage.lock_timeout_s)
@@ -285,7 +295,7 @@ class Daemon:
                 for recovered in await self._claims.recover_lost():
                     LOG.warning("job_recovered", job_id=recovered.job_id, state=recovered.state.value)
                     self._hint.set()
-                    self._wakeup.send(Listener.API, recovered.job_id)
+                    self._tell_api(recovered.job_id)
             except Unavailable as error:
                 LOG.warning("recovery_delayed", error=error.message)
             await asyncio.sleep(RECOVERY_INTERVAL_S)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from types import TracebackType
@@ -37,10 +38,14 @@ class RunStopped(Exception):
 class Lease:
     """One claim held for as long as the `async with` lasts."""
 
-    def __init__(self, claims: ClaimStore, claim: Claim, heartbeat_s: float) -> None:
+    def __init__(
+        self, claims: ClaimStore, claim: Claim, heartbeat_s: float, on_progress: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_progress` is called in the event loop once a step is on disk."""
         self._claims = claims
         self._claim = claim
         self._heartbeat_s = heartbeat_s
+        self._on_progress = on_progress
         self._loop = asyncio.get_running_loop()
         self._step = 0
         self._stepped = asyncio.Event()
@@ -104,6 +109,7 @@ class Lease:
                 cancelled = await self._claims.heartbeat(self._claim)
             else:
                 cancelled = await self._claims.put_progress(self._claim, step)
+                self._on_progress()
         except StaleClaim:
             self.stop(StopReason.LOST)
         except Unavailable as error:  # the fence protects the row should the lease run out meanwhile

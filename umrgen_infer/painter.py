@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
@@ -57,6 +57,20 @@ class Painter(Protocol):
 
     def close(self) -> None:
         """Let go of the weights. Nothing is painted afterwards."""
+
+
+@runtime_checkable
+class PaintsTogether(Protocol):
+    """A painter that can paint several pictures in one call."""
+
+    def find_most_together(self, width: int, height: int) -> int:
+        """How many pictures of so many pixels may be painted in one call; 1 for no more. Any thread may ask."""
+
+    def paint_together(self, commissions: Sequence[Commission], on_step: OnStep) -> Sequence[Painting]:
+        """One call of the pipeline for commissions of one size and step count, without references and LoRAs.
+
+        A painting for each, in their order. Raises as `Painter.paint` does.
+        """
 
 
 class OutOfMemory(Exception):

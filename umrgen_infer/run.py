@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from enum import StrEnum
@@ -23,6 +24,7 @@ from umrgen_infer.memory import DoesNotFit
 from umrgen_infer.output_check import OutputCheck, Verdict
 from umrgen_infer.painter import Commission, DeviceLost, Painting
 from umrgen_infer.png import encode_png
+from umrgen_infer.turn import PaintAlone, Turn
 from umrgen_infer.workshop import Workshop
 
 LOG = get_logger("run")
@@ -59,23 +61,21 @@ FATAL = frozenset({Outcome.TIMED_OUT, Outcome.DEVICE_LOST})
 class Run:
     """The life of one claim."""
 
-    def __init__(self, workshop: Workshop, claim: Claim) -> None:
+    def __init__(self, workshop: Workshop, claim: Claim, turn: Turn) -> None:
         self._shop = workshop
         self._claim = claim
+        self.turn = turn
+        """When it paints."""
+        self._together = False
+        """Whether it is being painted with others, whose fault whatever happens may be."""
         self._profile = workshop.settings.models[claim.job.model]
         self._size = self._profile.render_size(claim.job.width, claim.job.height)
         self._loop = asyncio.get_running_loop()
-        self.lease = Lease(workshop.claims, claim, workshop.settings.jobs.heartbeat_s)
-        self.painted = asyncio.Event()
-        """Set when the pipeline is free for the next run."""
-        self.may_paint = asyncio.Event()
-        """Set when the pipeline is this run's."""
-        self.nearly_painted = asyncio.Event()
-        """Set when at most one step is left, or none is to be waited for any more."""
-        self.begun = asyncio.Event()
-        """Set when the pipeline has begun with this run, or never will."""
-        self.next: Run | None = None
-        """Gets the pipeline after this run, at once."""
+        self.lease = Lease(
+            workshop.claims, claim, workshop.settings.jobs.heartbeat_s, lambda: workshop.tell(claim.job_id)
+        )
+        self.ending = False
+        """Whether its outcome, which ends the process, is being written."""
         self._began = time.perf_counter()
         self._began_painting = self._began
         self._timings: dict[str, float] = {}
@@ -85,6 +85,11 @@ class Run:
     def alone(self) -> bool:
         """Whether nothing may overlap with it: a job with attempts behind it may cost its neighbours theirs."""
         return self._claim.job.attempts > 1
+
+    @property
+    def painted(self) -> bool:
+        """Whether it needs the pipeline no more."""
+        return not self.turn.has(self.job_id)
 
     @property
     def job_id(self) -> str:
@@ -113,21 +118,21 @@ class Run:
                 # row names it, or the lease runs out and the sweep finds an orphan.
                 outcome = Outcome.DROPPED
         if outcome not in FATAL:
-            self.note_painted()
+            self.turn.note_painted(self.job_id)
         log.info("run_ended", outcome=outcome.value, duration_s=round(time.perf_counter() - self._began, 6))
         return outcome
 
     async def _try(self) -> Outcome:
         try:
             if self.alone:
-                await self.may_paint.wait()
+                await self.turn.may_paint.wait()
             async with asyncio.timeout(self._shop.settings.jobs.deadline_s):
                 references = await self._load_references()
-            await self.may_paint.wait()
+            await self.turn.may_paint.wait()
             self.lease.check()
-            async with asyncio.timeout(self._shop.settings.jobs.deadline_s - self._timings["load_references"]):
-                painted = await self._paint(references)
-                self.note_painted()
+            async with asyncio.timeout(self._shop.settings.jobs.deadline_s - self._timings["load_references"]) as limit:
+                painted = await self._paint(references, limit)
+                self.turn.note_painted(self.job_id)
                 await self._let_next_begin()
                 image = await self._check(await self._require_picture(painted))
             return await self._publish(image)
@@ -138,9 +143,9 @@ class Run:
         except Unavailable:
             raise
         except TimeoutError:
-            error = f"The run passed its deadline of {self._shop.settings.jobs.deadline_s:g} s."
+            self.ending = True
             with suppress(Unavailable):  # whether or not it is recorded: this process is of no more use
-                await self._fail(ErrorCode.TIMEOUT, error, retryable=True)
+                await self._end_overdue()
             return Outcome.TIMED_OUT
         except DoesNotFit as shortage:
             error = self._describe_shortage(shortage.largest)
@@ -148,12 +153,15 @@ class Run:
         except RunError as failure:
             return await self._fail(failure.error_code, failure.message, failure.retryable)
         except DeviceLost:
+            self.ending = True
             LOG.exception("device_lost", job_id=self._claim.job_id)
             with suppress(Unavailable):
                 await self._lose_device()
             return Outcome.DEVICE_LOST
-        except Exception as error:
-            LOG.exception("model_error", job_id=self._claim.job_id)
+        except Exception as error:  # noqa: BLE001 - whatever a pipeline raises ends its job, not the daemon
+            # Where it was raised and what it was, without its message: a pipeline's may quote the prompt.
+            where = "".join(traceback.format_tb(error.__traceback__))
+            LOG.error("model_error", job_id=self._claim.job_id, error=type(error).__name__, where=where)  # noqa: TRY400
             return await self._fail(
                 ErrorCode.MODEL_ERROR, f"The model failed ({type(error).__name__}).", retryable=True
             )
@@ -171,26 +179,47 @@ class Run:
         self._timings["load_references"] = time.perf_counter() - began
         return references
 
-    async def _paint(self, references: tuple[Image.Image, ...]) -> object:
+    async def _paint(self, references: tuple[Image.Image, ...], limit: asyncio.Timeout) -> object:
         job, size = self._claim.job, self._size
         commission = Commission(
             job.prompt, job.negative, size.width, size.height, job.steps, job.seed, references, job.loras
         )
         self._began_painting = time.perf_counter()
         if job.steps == 1:
-            self.nearly_painted.set()
-        painting = await self._loop.run_in_executor(self._shop.painting_thread, self._paint_in_thread, commission)
+            self.turn.note_nearly_painted(self.job_id)
+        if self.turn.size > 1:
+            painting = await self._paint_together(commission, limit)
+        else:
+            painting = await self._paint_alone(commission)
         self._timings |= painting.timings
         self._ran_with = painting.ran_with
         return painting.image
 
+    async def _paint_alone(self, commission: Commission) -> Painting:
+        self._began_painting = time.perf_counter()
+        return await self._loop.run_in_executor(self._shop.painting_thread, self._paint_in_thread, commission)
+
+    async def _paint_together(self, commission: Commission, limit: asyncio.Timeout) -> Painting:
+        """Paint with the others of the turn; where that fails, alone, one after another, in this same attempt."""
+        self._together = True
+        with suppress(PaintAlone):
+            painting = await self.turn.paint(commission, self._on_step)
+            self._together = False
+            return painting
+        self._together = False
+        limit.reschedule(None)  # each of those who come first has a deadline of its own
+        async with self.turn.solo:
+            self.lease.check()
+            limit.reschedule(self._loop.time() + self._shop.settings.jobs.deadline_s)
+            return await self._paint_alone(commission)
+
     async def _let_next_begin(self) -> None:
         """The encoder would take the interpreter from the pipeline just when that turns to the next run."""
-        if self.next is None:
+        if self.turn.next is None:
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(LONGEST_YIELD_S):
-                await self.next.begun.wait()
+                await self.turn.next.begun.wait()
 
     async def _require_picture(self, painted: object) -> Image.Image:
         """What the pipeline returned, if it is a picture of just the right size."""
@@ -199,23 +228,15 @@ class Run:
         )
 
     def _paint_in_thread(self, commission: Commission) -> Painting:
-        self._loop.call_soon_threadsafe(self.begun.set)
+        self.turn.note_begun()
         return self._shop.residency.paint(self._claim.job.model, commission, self._on_step)
 
     def _on_step(self, step: int) -> None:
         """Called in the painting thread."""
         self._shop.beat()
         if step == self._claim.job.steps - 1:
-            self._loop.call_soon_threadsafe(self.nearly_painted.set)
+            self._loop.call_soon_threadsafe(self.turn.note_nearly_painted, self.job_id)
         self.lease.on_step(step)
-
-    def note_painted(self) -> None:
-        """The pipeline is not this run's any more."""
-        self.begun.set()
-        self.nearly_painted.set()
-        self.painted.set()
-        if self.next is not None:
-            self.next.may_paint.set()
 
     def _describe_shortage(self, largest: RenderSize | None) -> str:
         job, count = self._claim.job, len(self._claim.pins)
@@ -338,7 +359,15 @@ class Run:
             return await self._acknowledge_cancel()
         return Outcome.RELEASED
 
+    async def _end_overdue(self) -> Outcome:
+        if self._together:  # it may be another's fault: from now on it runs alone
+            return await self._release("The run passed its deadline")
+        error = f"The run passed its deadline of {self._shop.settings.jobs.deadline_s:g} s."
+        return await self._fail(ErrorCode.TIMEOUT, error, retryable=True)
+
     async def _lose_device(self) -> Outcome:
+        if self._together:  # it may be another's fault, so it is not held against this job; alone it will show
+            return await self._release("The device failed")
         try:
             await self._settle(lambda: self._shop.claims.lose_device(self._claim))
         except StaleClaim:

@@ -1,8 +1,10 @@
-"""Which model the next job may be of. Pure."""
+"""Which model the next job may be of, and which jobs may be painted in one call. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+
+from umrgen_core.jobs import Job
 
 
 def choose_models(
@@ -25,3 +27,15 @@ def choose_models(
     share_s = max(max_wait_s / len(absent), load_s)
     is_due = absent[longest] >= max_wait_s and since_load_s >= share_s
     return (longest,) if is_due or not ready else ready
+
+
+def go_together(one: Job, other: Job) -> bool:
+    """Whether two jobs can be painted in one call of the pipeline: only words, seed and agent may differ.
+
+    A pipeline may read an empty negative prompt otherwise than none at all.
+    """
+    return _describe(one) == _describe(other) and not (one.reference_names or one.loras)
+
+
+def _describe(job: Job) -> tuple[object, ...]:
+    return job.model, job.width, job.height, job.steps, job.reference_names, job.loras, bool(job.negative)

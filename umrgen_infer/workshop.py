@@ -18,6 +18,8 @@ from umrgen_core.profiles import ModelProfile, RenderSize
 from umrgen_infer.output_check import OutputCheck
 from umrgen_infer.residency import Residency
 
+Tell = Callable[[str], None]
+"""Hints the web tier that the job of this id has changed."""
 Beat = Callable[[], None]
 """A sign of life, given by the idle loop and by each step: what is stuck gives none. Called in either thread."""
 
@@ -48,6 +50,7 @@ class Workshop:
     painting_thread: Executor
     image_threads: Executor
     beat: Beat
+    tell: Tell
 
     def prefetch(self, waiting: Waiting) -> None:
         """Decode the references of a job that will probably be claimed soon. Called in the image threads."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx2
 import uvicorn
+from starlette.types import ASGIApp
 
 from umrgen_client import NotConfigured
 from umrgen_client.connection import KEY_VARIABLE, URL_VARIABLE, find_address
@@ -21,6 +22,7 @@ from umrgen_core.config import Settings, load_settings
 from umrgen_core.errors import CANNOT_START, ConfigError, UmrgenError
 from umrgen_core.logs import get_logger, set_up_logs
 from umrgen_mcp.callers import Callers
+from umrgen_mcp.protocol import Protocol
 from umrgen_mcp.server import build_http_app, build_server
 from umrgen_mcp.tools import Tools
 
@@ -42,6 +44,21 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
+def configure(app: ASGIApp) -> uvicorn.Config:
+    """How `app` is served."""
+    return uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_S,
+        limit_concurrency=MAX_CALLS,
+    )
+
+
 async def serve_http(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises OSError where it cannot listen."""
     host, port = settings.mcp.host, settings.mcp.port
@@ -50,16 +67,7 @@ async def serve_http(settings: Settings) -> None:
     async with httpx2.AsyncClient(trust_env=False, limits=httpx2.Limits(max_connections=MAX_CALLS)) as http:
         callers = Callers(settings.mcp.api_url, http)
         tools = Tools(callers, settings.api.public_url)
-        config = uvicorn.Config(
-            build_http_app(build_server(tools), callers),
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=STOP_S,
-            limit_concurrency=MAX_CALLS,
-        )
-        server = Server(config)
+        server = Server(configure(build_http_app(build_server(tools), callers)))
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, server.stop)
         with socket.create_server((host, port), family=family, reuse_port=False) as listener:

@@ -11,9 +11,10 @@ import httpx2
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 
-from umrgen_client import AsyncClient, Forbidden, Retry, UmrgenError
+from umrgen_client import AsyncClient, BadAnswer, Forbidden, Retry, UmrgenError, Unreachable
 
 CallContext = Context[Any, Any]
+NO_ANSWER = "The service gives no answer that can be used. Try again in a while."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Callers:
         request = context.request_context.request
         peer = getattr(getattr(request, "client", None), "host", "")
         return AsyncClient(self.api_url, key, headers=forwarding(headers, peer), http=self.http)
+
+    def explain(self, error: UmrgenError) -> str:
+        """What to tell the caller; the address of the web tier only to one who has named it."""
+        inner = isinstance(error, (Unreachable, BadAnswer))
+        return NO_ANSWER if inner and not self.api_key else error.message
 
 
 async def find_refusal(callers: Callers, headers: Mapping[str, str], peer: str) -> UmrgenError | None:

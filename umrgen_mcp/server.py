@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from umrgen_client import Refused
 from umrgen_client.uploads import MAX_UPLOAD_BYTES
 from umrgen_mcp.callers import Callers, bearer_key, find_refusal
 from umrgen_mcp.tools import Tools
@@ -19,11 +20,13 @@ MAX_BODY_BYTES = MAX_UPLOAD_BYTES * 4 // 3 + (64 << 10)
 """A reference as base64, and the request around it."""
 SMALL_BODY_BYTES = 64 << 10
 """More than this is held in memory only for a key that the web tier knows."""
+MAX_LENGTH_DIGITS = 9
 INSTRUCTIONS = (
     "Paint pictures with UMRGEN. generate paints from a prompt and waits; upload_reference keeps an image first when"
     " one is to be followed or changed. list_models says what may be asked for. A job goes on when you stop waiting:"
     " get_status finds it by its job_id."
 )
+UNASKED = "The service does not answer, so your key cannot be checked. Try again in a while."
 _LOCAL_HOSTS = ("localhost", "127.0.0.1", "::1")
 
 
@@ -48,7 +51,7 @@ def build_http_app(server: MCPServer, callers: Callers) -> ASGIApp:
 
 
 class Gate:
-    """Refuses who brings no key, large bodies of strangers, and pages of other sites that found a way here."""
+    """Refuses who brings no key, large bodies of strangers, streams, and pages of other sites that found a way here."""
 
     def __init__(self, app: ASGIApp, callers: Callers) -> None:
         self._app = app
@@ -63,13 +66,24 @@ class Gate:
         headers = Headers(scope=scope)
         if not is_local_origin(headers.get("origin")):
             return JSONResponse({"error": "Pages of this origin may not call this server."}, 403)
+        if scope["method"] != "POST":  # no session is kept: there is nothing to listen to, and nothing to end
+            return JSONResponse({"error": "Send your calls with POST."}, 405, {"Allow": "POST"})
         if not bearer_key(headers.get("authorization", "")):
             return _refuse(401, "Send your UMRGEN key: Authorization: Bearer KEY")
-        length = headers.get("content-length", "" if scope["method"] == "POST" else "0")
-        if length.isdigit() and int(length[:9]) <= SMALL_BODY_BYTES:
+        if is_small(headers):
             return None  # the tool's own call finds out
         error = await find_refusal(self._callers, headers, (scope.get("client") or ("",))[0])
-        return None if error is None else _refuse(getattr(error, "status", 503), error.message)
+        if error is None:
+            return None
+        # What stands between here and the service, its address too, is no stranger's business.
+        return _refuse(error.status, error.message) if isinstance(error, Refused) else _refuse(503, UNASKED)
+
+
+def is_small(headers: Headers) -> bool:
+    """Whether a body is small by its declared length. In chunks it may be of any, whatever was declared beside them."""
+    length = headers.get("content-length", "")
+    plain = "transfer-encoding" not in headers and length.isdecimal() and len(length) <= MAX_LENGTH_DIGITS
+    return plain and int(length) <= SMALL_BODY_BYTES
 
 
 def _refuse(status: int, message: str) -> JSONResponse:

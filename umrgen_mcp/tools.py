@@ -60,7 +60,7 @@ class Tools:
         time is over: get_status finds it again.
         """
         require_names(references)
-        with tool_errors():
+        with tool_errors(self.callers):
             client = self.callers.client_of(context)
             job = await client.generate(
                 prompt,
@@ -85,7 +85,7 @@ class Tools:
         data: Annotated[str, Field(description="the file as base64, or a data: URL; at most 10 MB")],
     ) -> CallToolResult:
         """Keep a PNG, JPEG or WebP to generate with. Nothing is ever fetched from a URL; send the bytes."""
-        with tool_errors():
+        with tool_errors(self.callers):
             reference = await self.callers.client_of(context).upload(decode_base64(data))
             return answer(dict(reference.raw), "Give filename to generate in references.")
 
@@ -96,7 +96,7 @@ class Tools:
         preview: Annotated[bool, Field(description="false leaves out the picture of a completed job")] = True,
     ) -> CallToolResult:
         """How a job stands; its picture when it is completed."""
-        with tool_errors():
+        with tool_errors(self.callers):
             client = self.callers.client_of(context)
             job = await client.status(job_id)
             if job.state == "completed" and preview:
@@ -105,12 +105,12 @@ class Tools:
 
     async def cancel(self, context: CallContext, job_id: JobId) -> CallToolResult:
         """Cancel a job: at once when it is queued, before its next step when it runs."""
-        with tool_errors():
+        with tool_errors(self.callers):
             return answer(self._describe(await self.callers.client_of(context).cancel(job_id)), "")
 
     async def list_models(self, context: CallContext) -> CallToolResult:
         """The models and their limits: steps, references, sizes, LoRAs; the default first."""
-        with tool_errors():
+        with tool_errors(self.callers):
             models = await self.callers.client_of(context).models()
             return answer({"models": [dict(model.raw) for model in models]}, "")
 
@@ -141,7 +141,7 @@ def answer(body: dict[str, Any], note: str) -> CallToolResult:
 
 
 @contextmanager
-def tool_errors() -> Iterator[None]:
+def tool_errors(callers: Callers) -> Iterator[None]:
     """The service's own words as a tool error, which the model reads."""
     try:
         yield
@@ -149,7 +149,7 @@ def tool_errors() -> Iterator[None]:
         nearest = "".join(f"\n{one.field}: {one.nearest} would work" for one in error.fields if one.nearest is not None)
         wait = "" if error.retry_after is None else f" Try again in {error.retry_after:g} s."
         again = " The same again may work." if isinstance(error, JobFailed) and error.retryable else ""
-        raise ToolError(f"{error.message} (code: {error.code}){wait}{again}{nearest}") from None
+        raise ToolError(f"{callers.explain(error)} (code: {error.code}){wait}{again}{nearest}") from None
 
 
 def require_names(references: list[str]) -> None:

@@ -178,3 +178,18 @@ async def test_unknown_fields_of_any_kind_are_named_and_kept_out(server: Server)
     assert status == 202
     assert answer["ignored"] == ["", "ä", "state", "agent_id", "__proto__", "a.b"]
     assert (await ask(server, answer["job_id"]))["state"] == "queued"
+
+
+async def test_of_a_body_full_of_unknown_fields_the_job_keeps_few_names(server: Server) -> None:
+    body = {"prompt": "a star", "x" * 10_000: 1, **{str(number): 1 for number in range(4000)}}
+    status, answer, _ = await post(server, json.dumps(body).encode())
+    assert (status, len(answer["ignored"]), answer["ignored"][0]) == (202, 33, "x" * 64)
+    assert answer["ignored"][-1] == "and 3969 more"
+
+
+async def test_the_answer_to_a_body_full_of_wrong_items_is_short(server: Server) -> None:
+    for field, item in (("reference_images", "1"), ("loras", "1"), ("loras", '{"name":"a"}'), ("loras", '{"x":1}')):
+        items = ",".join([item] * (60_000 // (len(item) + 1)))
+        status, answer, _ = await post(server, f'{{"prompt": "a star", "{field}": [{items}]}}'.encode())
+        assert (status, answer["code"]) == (400, "invalid_request")
+        assert len(json.dumps(answer)) < 4096

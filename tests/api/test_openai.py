@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 
 import pytest
 
@@ -23,6 +24,7 @@ from tests.api.openai_requests import (
 from tests.api.test_upload import list_incoming
 from tests.api.test_waiting import wait_for_waiters
 from tests.conftest import picture_bytes
+from umrgen_api.openai import render
 from umrgen_core.keys import mint_key
 
 
@@ -38,6 +40,18 @@ async def test_a_picture_comes_back_in_the_answer(server: Server) -> None:
     (job,) = await list_jobs(server)
     assert job["job_id"] == body["data"][0]["job_id"]
     assert (job["width"], job["height"], job["seed"]) == (128, 96, 7)
+
+
+async def test_a_picture_of_many_pieces_comes_whole(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(render, "PIECE_BYTES", 300)
+    waiting = begin(server)
+    await complete(server)
+    assert base64.b64decode((await end(waiting))[1]["data"][0]["b64_json"]) == picture_bytes()
+    async with server.session.post("/v1/images/generations", json={"prompt": "a star", "stream": True}) as response:
+        await complete(server, 2)
+        *_, event = (await response.text()).removesuffix("\n\n").split("\n\n")
+    data = json.loads(event.removeprefix("event: image_generation.completed\ndata: "))
+    assert base64.b64decode(data["b64_json"]) == picture_bytes()
 
 
 async def test_auto_is_the_models_size_and_the_steps_go_through(server: Server) -> None:

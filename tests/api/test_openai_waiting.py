@@ -7,7 +7,17 @@ import asyncio
 import pytest
 
 from tests.api.conftest import Server, StartServer
-from tests.api.openai_requests import DEADLINE_S, WIDE, begin, check_error, complete, end, list_jobs, wait_for_jobs
+from tests.api.openai_requests import (
+    DEADLINE_S,
+    WIDE,
+    begin,
+    check_error,
+    claim_soon,
+    complete,
+    end,
+    list_jobs,
+    wait_for_jobs,
+)
 from tests.api.test_status import complete_next
 from tests.api.test_waiting import wait_for_waiters
 from tests.conftest import DEVELOPMENT_KEY
@@ -104,3 +114,70 @@ async def test_too_many_waiting_requests_are_refused_before_a_job_is_accepted(st
     server.services.changes._agents[agent.id] = 50
     assert "50 requests" in check_error(await end(begin(server)), 429, "rate_limit_exceeded")
     assert await list_jobs(server) == []
+
+
+class Calls:
+    """Counts the calls of a method that is left as it is."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: object, name: str) -> None:
+        self.count = 0
+        method = getattr(owner, name)
+
+        def counted(*arguments: object) -> object:
+            self.count += 1
+            return method(*arguments)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    async def reach(self, count: int) -> None:
+        async with asyncio.timeout(DEADLINE_S):
+            while self.count < count:  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.005)
+
+
+async def test_progress_of_the_job_in_the_way_brings_no_other_try(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pictures, "FULL_S", DEADLINE_S * 2)
+    checks = Calls(monkeypatch, pictures, "check_body")
+    tries = Calls(monkeypatch, server.services.jobs, "enqueue")
+    looks = Calls(monkeypatch, server.services.jobs, "find")
+    waiting = begin(server, n=2, seed=5)
+    (first,) = await wait_for_jobs(server, 1)
+    await complete_next(server)
+    _, other, _ = await server.generate()  # before the request has seen that its own has ended
+    server.services.changes.notify(first["job_id"])
+    claimed = await claim_soon(server)
+    await tries.reach(4)  # its first, its second in vain, the other, and its second in vain again
+    for step in (1, 2, 3):
+        seen = looks.count
+        await server.services.claims.put_progress(claimed, step)
+        server.services.changes.notify(other["job_id"])
+        await looks.reach(seen + 1)
+    assert tries.count == 4
+    await server.services.claims.fail(claimed, "model_error", "A sentence.", retryable=False)
+    server.services.changes.notify(other["job_id"])
+    await complete(server, 3)
+    assert [one["seed"] for one in (await end(waiting))[1]["data"]] == [5, 6]
+    assert (tries.count, checks.count) == (5, 1)
+
+
+async def test_a_full_queue_is_tried_again_after_a_while_with_the_same_checked_order(
+    start_server: StartServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = await start_server(limits={**WIDE, "queued_jobs": 1})
+    monkeypatch.setattr(pictures, "FULL_S", 0.01)
+    checks = Calls(monkeypatch, pictures, "check_body")
+    tries = Calls(monkeypatch, server.services.jobs, "enqueue")
+    waiting = begin(server, n=2)
+    (first,) = await wait_for_jobs(server, 1)
+    await complete_next(server)
+    _, other, _ = await server.generate()
+    server.services.changes.notify(first["job_id"])
+    await tries.reach(6)
+    await complete(server, 2)
+    await complete(server, 3)
+    data = (await end(waiting))[1]["data"]
+    assert other["job_id"] not in [one["job_id"] for one in data]
+    assert len({one["seed"] for one in data}) == 2
+    assert checks.count == 1

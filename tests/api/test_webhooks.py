@@ -31,7 +31,7 @@ from umrgen_core.job_store import JobStore
 from umrgen_core.keys import mint_key
 from umrgen_core.webhook_secrets import GRACE_S, derive_secret, read_master
 from umrgen_core.webhook_store import WebhookState, WebhookStore
-from umrgen_core.webhooks import MAX_ATTEMPTS, RETRY_DELAYS_S
+from umrgen_core.webhooks import JITTER, MAX_ATTEMPTS, RETRY_DELAYS_S
 
 OPEN = {"allow_private": True, "allow_http": True, "timeout_s": 5}
 
@@ -163,6 +163,40 @@ async def test_410_ends_it_at_once(tmp_path: Path, clock: FakeClock) -> None:
         clock.advance(1e6)
         assert await office.round() == 0
         assert [(row["state"], row["attempts"]) for row in await office.rows()] == [("failed", 1)]
+
+
+async def test_an_attempt_that_dies_of_an_error_of_our_own_counts_and_waits_its_turn(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async def look_up(host: str, _: int) -> list[str]:
+        raise RuntimeError(f"no thread for {host}")
+
+    async with open_office(tmp_path, clock) as office:
+        sound = office.deliveries
+        office.deliveries = Deliveries(office.settings, office.database, Sender(office.settings.webhooks, look_up))
+        (job_id,) = await end_jobs(office, "alice")
+        await office.database.writer.run(lambda c: c.execute("UPDATE jobs SET callback_url = 'http://agent.example/'"))
+        with structlog.testing.capture_logs() as logs:
+            assert await office.round() == 1
+        (told,) = [entry for entry in logs if entry["event"] == "internal_error"]
+        assert (told["job_id"], told["error"], "look_up" in told["stack"]) == (job_id, "RuntimeError", True)
+        assert "agent.example" not in repr(logs)
+        assert "webhook_delayed" in [entry["event"] for entry in logs]
+        (row,) = await office.rows()
+        assert (row["state"], row["attempts"], row["outcome"]) == ("due", 1, "internal error")
+        for delay_s in RETRY_DELAYS_S:
+            assert await office.round() == 0
+            clock.advance(delay_s * (1 + JITTER))
+            assert await office.round() == 1
+        (row,) = await office.rows()
+        assert (row["state"], row["attempts"]) == ("failed", MAX_ATTEMPTS)
+        await office.database.writer.run(
+            lambda c: c.execute("UPDATE jobs SET callback_url = ?", [office.receiver.url()])
+        )
+        office.deliveries = sound
+        await office.store.replay(job_id)
+        await office.round()
+        assert office.receiver.ids == [f"msg_{job_id}"]
 
 
 async def test_a_replay_sends_the_same_again_with_a_new_timestamp(tmp_path: Path, clock: FakeClock) -> None:

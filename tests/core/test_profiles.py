@@ -147,4 +147,24 @@ def test_loras_are_chosen_by_name_with_a_strength(shelf: LoraShelf) -> None:
     assert problems_of(shelf, **side, loras=[{"name": "ink", "strength": 9}]) == [("loras[0].strength", 4.0)]
     assert ("loras", None) in problems_of(shelf, **side, loras=[{"name": "ink"}] * 3)
     assert problems_of(shelf, **side, loras="ink")
-    assert problems_of(shelf, loras=[{"name": "ink"}]) == [("loras", None), ("loras[0].name", None)]
+    assert problems_of(shelf, loras=[{"name": "ink"}]) == [("loras", None)]
+
+
+def test_more_loras_than_the_model_takes_are_one_problem(shelf: LoraShelf) -> None:
+    side = {"width": 512, "height": 512, "model": "small"}
+    for count in (3, 8, 9, 4000):
+        assert problems_of(shelf, **side, loras=[{"name": f"n{place}"} for place in range(count)]) == [("loras", None)]
+
+
+def test_the_loras_to_choose_from_are_told_once_and_only_the_first_fifty(tmp_path) -> None:
+    (tmp_path / "small").mkdir()
+    for number in range(60):
+        (tmp_path / "small" / f"n{number:02}.safetensors").touch()
+    chosen = [{"name": "other"}, {"name": "another"}]
+    with pytest.raises(InvalidRequest) as refused:
+        accept(LoraShelf(str(tmp_path)), width=512, height=512, model="small", loras=chosen)
+    first, second = refused.value.extra["errors"]
+    assert (first["field"], second["field"]) == ("loras[0].name", "loras[1].name")
+    assert first["limit"] == [f"n{number:02}" for number in range(50)]
+    assert first["problem"].endswith("n49 and 10 more")
+    assert "limit" not in second

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from umrgen_core.config import Settings
@@ -75,3 +77,58 @@ def test_more_references_than_the_model_takes_are_refused(settings: Settings) ->
 def test_references_must_be_an_array_of_strings(settings: Settings, value: object) -> None:
     with pytest.raises(InvalidRequest):
         accept(settings, reference_images=value)
+
+
+def refuse(settings: Settings, **fields: object) -> list[dict[str, object]]:
+    with pytest.raises(InvalidRequest) as refused:
+        accept(settings, **fields)
+    problems: list[dict[str, object]] = refused.value.extra["errors"]
+    assert len(refused.value.message) + len(json.dumps(problems)) < 8192
+    return problems
+
+
+ENDLESS = {
+    "numbers for references": {"reference_images": [1] * 32_000},
+    "numbers for LoRAs": {"loras": [1] * 32_000},
+    "LoRAs of other models": {"loras": [{"name": str(number)} for number in range(4000)]},
+    "LoRAs without a name": {"loras": [{"name": [number]} for number in range(4000)]},
+    "a LoRA of many fields": {"loras": [{"name": "q", **{str(number): 1 for number in range(6500)}}]},
+    "a LoRA with a long field": {"loras": [{"name": "q", "x" * 60_000: 1}]},
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_however_many_items_are_wrong_the_answer_is_short(settings: Settings, name: str) -> None:
+    (field,) = ENDLESS[name]
+    problems = refuse(settings, **ENDLESS[name])
+    assert len(problems) <= 2
+    assert all(str(problem["field"]).startswith(field) for problem in problems)
+
+
+@pytest.mark.parametrize("count", [3, 16, 17, 20_000])
+def test_too_many_references_are_one_problem_with_the_models_own_limit(settings: Settings, count: int) -> None:
+    (problem,) = refuse(settings, reference_images=["a"] * count)
+    assert (problem["field"], problem["limit"]) == ("reference_images", 2)
+
+
+def test_a_list_too_long_for_any_model_is_told_beside_an_unknown_model(settings: Settings) -> None:
+    problems = refuse(settings, model="other", reference_images=["a"] * 17)
+    assert [(problem["field"], problem.get("limit")) for problem in problems][:1] == [("reference_images", 16)]
+    assert problems[-1]["field"] == "model"
+
+
+def test_no_answer_names_more_than_twenty_problems(settings: Settings) -> None:
+    wrong = dict.fromkeys(("negative", "width", "height", "steps", "seed", "reference_images", "callback_url"), True)
+    lora = {"name": "q", **{str(number): 1 for number in range(15)}}
+    assert len(refuse(settings, prompt=5, loras=[lora], **wrong)) == 20
+    assert len(refuse(settings, prompt=5, loras=[lora], model=5, **wrong)) == 20
+    problems = refuse(settings, prompt=5, loras=[lora], model="other", **wrong)
+    assert (len(problems), problems[-1]["field"]) == (20, "model")
+
+
+def test_of_many_unknown_fields_the_first_are_named_cut_short_and_the_rest_counted(settings: Settings) -> None:
+    assert accept(settings, **{"x" * 65: 1}).ignored == ("x" * 64,)
+    names = [f"field {number}" for number in range(40)]
+    assert accept(settings, **dict.fromkeys(names[:32])).ignored == tuple(names[:32])
+    ignored = accept(settings, negative="blurry", **dict.fromkeys(names)).ignored
+    assert ignored == ("negative", *names[:32], "and 8 more")

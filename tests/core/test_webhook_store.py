@@ -186,11 +186,37 @@ async def test_a_replay_makes_due_what_was_given_up_or_delivered(
     assert await webhooks.replay_failed() == 0
     assert await webhooks.replay(f"msg_{names[2]}") == names[2]
     again = await webhooks.claim({alice.id: 9}, LEASE_S)
-    assert {(one.job.id, one.attempts, one.fence) for one in again} == {(name, 1, 2) for name in names}
+    assert {(one.job.id, one.attempts, one.fence) for one in again} == {(name, 1, 3) for name in names}
     await webhooks.end(deliveries[0], WebhookState.FAILED, "late")
     assert await webhooks.list_newest(WebhookState.FAILED) == []
     with pytest.raises(AccountError, match="no webhook 'msg_nothing'"):
         await webhooks.replay("msg_nothing")
+
+
+@pytest.mark.parametrize("state", [WebhookState.FAILED, WebhookState.DELIVERED, None])
+async def test_a_replay_during_an_attempt_is_not_undone_by_its_end(
+    jobs: JobStore, cancellation: Cancellation, webhooks: WebhookStore, alice: Agent, state: WebhookState | None
+) -> None:
+    job_id = await ended_job(jobs, cancellation, alice)
+    (under_way,) = await webhooks.claim({alice.id: 1}, LEASE_S)
+    await webhooks.replay(job_id)
+    if state is None:
+        await webhooks.retry(under_way, 600, "answered 500")
+    else:
+        await webhooks.end(under_way, state, "late")
+    (again,) = await webhooks.claim({alice.id: 1}, LEASE_S)
+    assert (again.job.id, again.attempts) == (job_id, 1)
+
+
+async def test_a_replay_of_all_that_failed_leaves_no_earlier_attempt_a_say(
+    database: Database, jobs: JobStore, cancellation: Cancellation, webhooks: WebhookStore, alice: Agent
+) -> None:
+    await ended_job(jobs, cancellation, alice)
+    (given_up,) = await webhooks.claim({alice.id: 1}, LEASE_S)
+    await webhooks.end(given_up, WebhookState.FAILED, "answered 500")
+    assert await webhooks.replay_failed() == 1
+    await webhooks.end(given_up, WebhookState.FAILED, "told twice")
+    assert [(row["state"], row["outcome"]) for row in await rows(database)] == [("due", "answered 500")]
 
 
 async def test_a_row_goes_with_its_job(

@@ -151,3 +151,17 @@ def test_a_profile_that_nobody_described_is_told_with_those_that_are(run: Run) -
     status, _, errors = run("flux2-klein-4b", named="nobodys")
     assert status == CANNOT_START
     assert "there are: mine" in errors
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"batch": 2}, r"^painted together, up to 64x64: (up to 2, which is \d+\.\d\d times as fast|none)$"),
+        ({"batch": 2, "min_references": 1}, "^painted together: none, for want of a small size"),
+    ],
+)
+def test_what_was_found_of_batches_is_told(run: Run, changes: dict[str, Any], said: str) -> None:
+    status, out, _ = run("flux2-klein-4b", steps=1, **changes)
+    assert status == 0
+    assert re.search(said, out, re.MULTILINE)
+    assert "together" not in run("flux2-klein-4b", steps=1)[1]

@@ -310,3 +310,17 @@ async def test_a_job_wakes_the_daemon_at_once(start_daemon, make_agent, submit, 
     wakeup.send(Listener.INFER, "queued")
     assert (await wait_for(agent, job.id)).state is JobState.COMPLETED
     wakeup.close()
+
+
+async def test_what_a_pipeline_raises_is_logged_without_its_message(
+    start_daemon, make_agent, submit, wait_for, painter, capsys
+):
+    painter.error = ValueError("the prompt 'a secret star' is too long")
+    await start_daemon()
+    agent = await make_agent("alice")
+    job = await wait_for(agent, (await submit(agent, prompt="a secret star")).id)
+    assert job.error_code == "model_error"
+    logged = "".join(capsys.readouterr())
+    assert "model_error" in logged
+    assert "ValueError" in logged
+    assert "secret" not in logged

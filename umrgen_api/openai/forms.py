@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -11,12 +12,14 @@ from typing import Any
 from aiohttp import web
 from multipart import MultipartError, MultipartSegment
 
+from umrgen_api.access import agent_of
 from umrgen_api.body import iterate_body, require_media_type
 from umrgen_api.intake import FilePart, Upload, make_parser
+from umrgen_api.openai.names import find_model
 from umrgen_api.openai.order import CANNOT
+from umrgen_api.rates import Rate
 from umrgen_api.services import services_of
 from umrgen_core.errors import FieldProblem, InvalidRequest, RequestTooLarge
-from umrgen_core.files import FileStore
 from umrgen_core.profiles import MAX_REFERENCES
 
 MAX_FIELDS = 32
@@ -42,11 +45,12 @@ class Form:
 async def receive_form(request: web.Request, stack: ExitStack) -> Form:
     """Read an edit's form; its images lie on disk for as long as `stack` is open.
 
-    Raises UnsupportedMediaType, InvalidRequest, FileTooLarge, RequestTooLarge or RequestTimeout.
+    Each image counts as its own upload would, and is refused before it is on disk. Raises OpenAiError,
+    UnsupportedMediaType, InvalidRequest, RateLimit, Unavailable, FileTooLarge, RequestTooLarge or RequestTimeout.
     """
     require_media_type(request, "multipart/form-data")
     parser = make_parser(request, MAX_REFERENCES + MAX_FIELDS, _HINT)
-    receiver = _Receiver(services_of(request).files, stack)
+    receiver = _Receiver(request, stack)
     try:
         async for piece in iterate_body(request):
             for event in parser.parse(piece):
@@ -62,8 +66,9 @@ async def receive_form(request: web.Request, stack: ExitStack) -> Form:
 class _Receiver:
     """Follows the parser's events."""
 
-    def __init__(self, files: FileStore, stack: ExitStack) -> None:
-        self._files = files
+    def __init__(self, request: web.Request, stack: ExitStack) -> None:
+        self._services = services_of(request)
+        self._agent = agent_of(request)
         self._stack = stack
         self._name = ""
         self._text = bytearray()
@@ -73,7 +78,7 @@ class _Receiver:
 
     async def take(self, event: MultipartSegment | bytearray | None) -> None:
         if isinstance(event, MultipartSegment):
-            self._begin(event.name or "")
+            await self._begin(event.name or "")
         elif event is None:
             self._end()
         elif self._image is not None:
@@ -81,19 +86,30 @@ class _Receiver:
         else:
             self._add_text(event)
 
-    def _begin(self, name: str) -> None:
+    async def _begin(self, name: str) -> None:
         self._name = name
         self._text.clear()
         if name in CANNOT:
             raise InvalidRequest([FieldProblem(name, CANNOT[name])])
-        if not _IMAGE.fullmatch(name):
-            return
-        if len(self.form.images) >= MAX_REFERENCES:
-            raise InvalidRequest(
-                [FieldProblem("image", f"may be given at most {MAX_REFERENCES} times", MAX_REFERENCES)]
-            )
-        target, path = self._stack.enter_context(self._files.incoming())
+        if _IMAGE.fullmatch(name):
+            await self._begin_image()
+
+    async def _begin_image(self) -> None:
+        self._require_wanted()
+        self._services.rates.take(self._agent, Rate.WRITE)
+        await asyncio.to_thread(self._services.disk.require_room)
+        target, path = self._stack.enter_context(self._services.files.incoming())
         self._image = path, FilePart(target)
+
+    def _require_wanted(self) -> None:
+        """Raise unless the model takes one more image, or any model while none has been named."""
+        models, named = self._services.settings.served_models, self.form.fields.get("model")
+        most = max(profile.references for profile in models.values())
+        whose = "the models here take"
+        if named is not None:
+            most, whose = models[find_model(named, models, edits=True)].references, "this model takes"
+        if len(self.form.images) >= most:
+            raise InvalidRequest([FieldProblem("image", f"{whose} at most {most} references", most)])
 
     def _add_text(self, piece: bytearray) -> None:
         self._text_bytes += len(piece)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from umrgen_api.submission import name_submission
 from umrgen_core.config import Settings
 from umrgen_core.errors import FieldProblem, InvalidRequest
 from umrgen_core.job_store import Submission
-from umrgen_core.requests import MAX_SEED, describe_problem
+from umrgen_core.requests import MAX_SEED, RANDOM_SEED, AcceptedRequest, describe_problem, draw_seed, name_unknown
 
 MAX_PICTURES = 10
 MAX_PARTIAL_IMAGES = 3
@@ -72,16 +72,13 @@ class Order:
     asked: Mapping[str, Any]
     """The request as it came: what an Idempotency-Key stands for."""
     generate: Mapping[str, Any]
-    """The body of its first generate, without references."""
+    """The body of its generates, without references."""
     ignored: tuple[str, ...]
 
-    def body_of(self, place: int, references: list[str]) -> dict[str, Any]:
-        """The body of one of its generates. A seed counts upwards: equal seeds would give equal pictures."""
-        body = {**self.generate, "reference_images": references}
-        seed = body.get("seed")
-        if isinstance(seed, int | float) and not isinstance(seed, bool) and 0 <= seed <= MAX_SEED:
-            body["seed"] = (seed + place) % (MAX_SEED + 1)
-        return body
+    def turn_to(self, place: int, accepted: AcceptedRequest) -> AcceptedRequest:
+        """One of its generates, made from the first. A seed counts upwards: equal seeds would give equal pictures."""
+        is_random = self.generate.get("seed") in (None, RANDOM_SEED)
+        return replace(accepted, seed=draw_seed() if is_random else (accepted.seed + place) % (MAX_SEED + 1))
 
     def submission_of(self, place: int, key: str) -> Submission:
         """One of its generates under the request's Idempotency-Key; no client's key holds a space."""
@@ -123,7 +120,7 @@ def read_order(endpoint: Endpoint, fields: Mapping[str, Any], settings: Settings
 def _list_ignored(given: Mapping[str, Any]) -> tuple[str, ...]:
     known = ImageRequest.model_fields.keys() | PASSED_ON.keys()
     without_effect = ["partial_images"] if given.get("partial_images") else []
-    return (*without_effect, *(name for name in given if name not in known))
+    return (*without_effect, *name_unknown([name for name in given if name not in known]))
 
 
 def _describe(error: Any) -> FieldProblem:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from aiohttp import web
 
@@ -15,16 +16,17 @@ from umrgen_api.openai.order import Order
 from umrgen_api.render import status_url
 from umrgen_api.routes.status import find_job
 from umrgen_api.services import services_of
-from umrgen_api.submission import submit_job
+from umrgen_api.submission import check_body, submit_checked
 from umrgen_core.errors import ConcurrentLimit, QueueFull
 from umrgen_core.jobs import Job, Output
+from umrgen_core.requests import AcceptedRequest
 
 MAX_WAIT_S = 3600.0
 """Longer than any client waits."""
 LOOK_AGAIN_S = 10.0
 """How often it is looked whether the client is still there."""
-FULL_S = 1.0
-"""How often a job that found no room is tried again, when nothing else wakes its request."""
+FULL_S = 2.0
+"""How often a job that found no room is tried again, when the job in its way has not ended."""
 
 KeepImages = Callable[[], Awaitable[list[str]]]
 
@@ -47,14 +49,15 @@ class Pictures:
         self._order = order
         self._key = key
         self._watch = watch
-        self._references: list[str] = []
+        self._accepted: AcceptedRequest | None = None
         self._job_ids: list[str] = []
         self._deadline = asyncio.get_running_loop().time() + MAX_WAIT_S
 
-    async def begin(self, keep_images: KeepImages) -> None:
+    async def begin(self, images: int, keep_images: KeepImages) -> None:
         """Put into the queue what there is room for, images first. Raises where there is none for a single job."""
         if not await self._are_all_replays():
-            self._references = await keep_images()
+            checked = self._check(["image"] * images)  # whatever else is wrong is told before anything is decoded
+            self._accepted = replace(checked, reference_names=tuple(await keep_images()))
         full = await self._submit_what_fits()
         if full is not None and not self._job_ids:
             raise full
@@ -66,9 +69,9 @@ class Pictures:
         ConnectionResetError when the client has gone.
         """
         for place in range(self._order.request.n):
-            full = await self._submit_what_fits()
+            full = await self._submit_what_fits() if place else None  # at first `begin` has just tried
             while full is not None and place >= len(self._job_ids):  # the agent's other jobs came first
-                await self._pause(str(full.extra.get("job_id", "")), FULL_S)
+                await self._wait_for_room(str(full.extra.get("job_id", "")))
                 full = await self._submit_what_fits()
             async for job in self._follow_job(self._job_ids[place]):
                 yield Progress(place, job)
@@ -88,13 +91,36 @@ class Pictures:
         """Submit the jobs that are still to be, in order; what stopped it, if anything did."""
         while (place := len(self._job_ids)) < self._order.request.n:
             submission = None if self._key is None else self._order.submission_of(place, self._key)
-            body = self._order.body_of(place, self._references)
+            accept = partial(self._accept, place)
             try:
-                replay = await submit_job(self._request, self._agent, body, submission)
+                replay = await submit_checked(self._request, self._agent, accept, submission)
             except (ConcurrentLimit, QueueFull) as full:
                 return full
             self._job_ids.append(str(replay.answer["job_id"]))
         return None
+
+    def _accept(self, place: int) -> AcceptedRequest:
+        """The order's generate number `place`; the body is checked once, however often it is tried."""
+        if self._accepted is None:
+            self._accepted = self._check([])
+        return self._order.turn_to(place, self._accepted)
+
+    def _check(self, references: list[str]) -> AcceptedRequest:
+        return check_body(self._request, self._agent, {**self._order.generate, "reference_images": references})
+
+    async def _wait_for_room(self, job_id: str) -> None:
+        """Until another try may succeed: the job in the way has ended, or FULL_S are over. Progress makes no room."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + FULL_S
+        self._watch.turn_to(job_id)
+        while (left := until - clock()) > 0:
+            if job_id and await self._has_ended(job_id):
+                return
+            await self._pause(job_id, left)
+
+    async def _has_ended(self, job_id: str) -> bool:
+        job = await self._services.jobs.find(self._agent, job_id)
+        return job is None or job.state.ended
 
     async def _are_all_replays(self) -> bool:
         """Whether this very order was accepted before: then it stands, whatever has become of its images."""

@@ -26,6 +26,9 @@ NO_TOKENS = {
 }
 """Events must have a usage; nothing here is counted in tokens."""
 
+PIECE_BYTES = 3 * 2**16
+"""A picture is encoded in pieces of so many bytes, a multiple of 3: each holds the interpreter for a moment only."""
+
 
 async def require_whole(services: Services, output: Output) -> None:
     """Raise OpenAiError unless the picture's file is what its row says."""
@@ -50,38 +53,43 @@ async def render_response(services: Services, order: Order, jobs: list[Job]) -> 
     }
     yield _dump(head).removesuffix(b"}") + b',"data":['
     for place, job in enumerate(jobs):
-        yield (b"," if place else b"") + _dump(await _render_picture(services, order, job))
+        if place:
+            yield b","
+        for piece in await _render_picture(services, order, job):
+            yield piece
     yield b"]}"
 
 
-async def _render_picture(services: Services, order: Order, job: Job) -> dict[str, object]:
+async def _render_picture(services: Services, order: Order, job: Job) -> list[bytes]:
     output, told = output_of(job), {"job_id": job.id, "seed": job.seed}
     if order.request.response_format == "url":
-        return {"url": services.settings.api.public_url + output_url(output), **told}
-    return {"b64_json": await _read_base64(services, output), **told}
+        return [_dump({"url": services.settings.api.public_url + output_url(output), **told})]
+    return await _enclose(services, output, told)
 
 
-async def render_completed(services: Services, order: Order, progress: Progress) -> bytes:
-    """The event of a finished picture."""
+async def render_completed(services: Services, order: Order, progress: Progress) -> AsyncIterator[bytes]:
+    """The event of a finished picture, in pieces. Raises OpenAiError before the first."""
     job = progress.job
     output = output_of(job)
     await require_whole(services, output)
-    return render_event(
-        {
-            "type": f"{order.endpoint.value}.completed",
-            "b64_json": await _read_base64(services, output),
-            "created_at": (job.finished_at_us or 0) // 1_000_000,
-            "size": f"{job.width}x{job.height}",
-            "quality": "auto",
-            "background": "opaque",
-            "output_format": "png",
-            "usage": NO_TOKENS,
-            "index": progress.place,
-            "job_id": job.id,
-            "seed": job.seed,
-            "ignored": list_ignored(order, job),
-        }
-    )
+    data = {
+        "type": f"{order.endpoint.value}.completed",
+        "created_at": (job.finished_at_us or 0) // 1_000_000,
+        "size": f"{job.width}x{job.height}",
+        "quality": "auto",
+        "background": "opaque",
+        "output_format": "png",
+        "usage": NO_TOKENS,
+        "index": progress.place,
+        "job_id": job.id,
+        "seed": job.seed,
+        "ignored": list_ignored(order, job),
+    }
+    pieces = await _enclose(services, output, data)
+    yield f"event: {data['type']}\ndata: ".encode()
+    for piece in pieces:
+        yield piece
+    yield b"\n\n"
 
 
 def render_progress_event(order: Order, progress: Progress) -> bytes:
@@ -110,12 +118,16 @@ def list_ignored(order: Order, job: Job) -> list[str]:
     return [*order.ignored, *("negative_prompt" if name == "negative" else name for name in job.ignored)]
 
 
-async def _read_base64(services: Services, output: Output) -> str:
-    def read() -> str:
-        return base64.b64encode(services.files.read(Shelf.OUTPUTS, output.disk_name)).decode()
+async def _enclose(services: Services, output: Output, data: Mapping[str, object]) -> list[bytes]:
+    """The JSON of `data` with the picture as `b64_json`, in pieces. Base64 needs no escaping."""
+
+    def enclose() -> list[bytes]:
+        picture = memoryview(services.files.read(Shelf.OUTPUTS, output.disk_name))
+        encoded = (base64.b64encode(picture[at : at + PIECE_BYTES]) for at in range(0, len(picture), PIECE_BYTES))
+        return [b'{"b64_json":"', *encoded, b'",' + _dump(data).removeprefix(b"{")]
 
     try:
-        return await asyncio.to_thread(read)
+        return await asyncio.to_thread(enclose)
     except OSError:
         raise _lose(output) from None
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -28,7 +27,7 @@ from umrgen_api.openai.render import (
 from umrgen_api.rates import Rate
 from umrgen_api.routes.references import keep_image
 from umrgen_api.services import services_of
-from umrgen_api.submission import check_body, read_idempotency_key
+from umrgen_api.submission import read_idempotency_key
 from umrgen_core.agents import Scope
 from umrgen_core.errors import Forbidden, InvalidImage, UmrgenError
 
@@ -46,12 +45,11 @@ async def generate_images(request: web.Request) -> web.StreamResponse:
 async def edit_images(request: web.Request) -> web.StreamResponse:
     """Pictures from a prompt and images, which become references of the agent's."""
     _require_scopes(request, Scope.READ, Scope.UPLOAD)
-    services = services_of(request)
-    await asyncio.to_thread(services.disk.require_room)
+    settings = services_of(request).settings
     with ExitStack() as stack:
         form = await receive_form(request, stack)
         identity = {"image": [upload.sha256 for _, upload in form.images]}
-        order = read_order(Endpoint.EDIT, form.fields, services.settings, identity)
+        order = read_order(Endpoint.EDIT, form.fields, settings, identity)
         return await _fulfil(request, order, form.images, stack)
 
 
@@ -59,17 +57,15 @@ async def _fulfil(
     request: web.Request, order: Order, images: list[tuple[Path, Upload]], incoming: ExitStack | None = None
 ) -> web.StreamResponse:
     services, agent, key = services_of(request), agent_of(request), read_idempotency_key(request)
-    for _ in range(order.request.n - 1 + len(images)):  # each counts as its own request would; one has been counted
+    for _ in range(order.request.n - 1):  # each counts as its own request would; one and the images have been counted
         services.rates.take(agent, Rate.WRITE)
 
     async def keep_images() -> list[str]:
-        if images:  # whatever else is wrong is told before anything is decoded
-            check_body(request, agent, order.body_of(0, ["image"] * len(images)))
         return [await _keep(request, place, *image) for place, image in enumerate(images)]
 
     with services.changes.watch(agent.id, "") as watch:
         pictures = Pictures(request, order, key, watch)
-        await pictures.begin(keep_images)
+        await pictures.begin(len(images), keep_images)
         if incoming is not None:
             incoming.close()  # nobody needs what came in while the jobs run
         return await (_stream if order.request.stream else _answer)(request, order, pictures)
@@ -110,7 +106,8 @@ async def _stream(request: web.Request, order: Order, pictures: Pictures) -> web
         try:
             async for progress in pictures.follow():
                 if progress.job.state.ended:
-                    await stream.write(await render_completed(services_of(request), order, progress))
+                    async for piece in render_completed(services_of(request), order, progress):
+                        await stream.write(piece)
                 else:
                     await stream.write(render_progress_event(order, progress))
         except UmrgenError as error:

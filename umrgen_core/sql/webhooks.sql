@@ -62,13 +62,13 @@ ORDER BY w.seq DESC
 LIMIT :most;
 
 -- name: replay_webhook(job_id)^
--- Due at once, with every attempt before it.
-UPDATE webhooks SET state = 'due', attempts = 0, due_boot_id = '', due_boot_ms = 0
+-- Due at once, with every attempt before it. One that is under way has no say any more in what becomes of the row.
+UPDATE webhooks SET state = 'due', attempts = 0, fence = fence + 1, due_boot_id = '', due_boot_ms = 0
 WHERE job_id = :job_id
 RETURNING job_id;
 
 -- name: replay_failed_webhooks()
-UPDATE webhooks SET state = 'due', attempts = 0, due_boot_id = '', due_boot_ms = 0
+UPDATE webhooks SET state = 'due', attempts = 0, fence = fence + 1, due_boot_id = '', due_boot_ms = 0
 WHERE state = 'failed'
 RETURNING job_id;
 

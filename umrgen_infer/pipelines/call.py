@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from umrgen_infer.painter import Commission
 from umrgen_infer.pipelines.pixels import OUTPUT_TYPE
 
 BLANK_PX = 64
+OF_EACH = ("prompt", "negative_prompt", "generator")
+"""Arguments that become lists where several pictures are painted in one call."""
 
 
 def build_arguments(profile: ModelProfile, commission: Commission) -> dict[str, Any]:
@@ -34,6 +37,14 @@ def build_arguments(profile: ModelProfile, commission: Commission) -> dict[str, 
     if profile.negative and commission.negative:
         arguments["negative_prompt"] = commission.negative
     return arguments
+
+
+def build_shared_arguments(profile: ModelProfile, commissions: Sequence[Commission]) -> dict[str, Any]:
+    """Every argument of the one call that paints `commissions`, which differ in words and seed alone."""
+    calls = [build_arguments(profile, commission) for commission in commissions]
+    # The lists are made anew for each call: Z-Image writes into the one that it is given.
+    own = {key: [call[key] for call in calls] for key in OF_EACH if key in calls[0]}
+    return {**calls[0], **own}
 
 
 def build_reference_arguments(profile: ModelProfile, references: tuple[Image.Image, ...]) -> dict[str, Any]:

@@ -13,11 +13,12 @@ from umrgen_core.logs import get_logger
 from umrgen_core.profiles import ModelProfile, ReferencesAs
 from umrgen_infer.memory import DeviceMemory
 from umrgen_infer.painter import Commission, DeviceLost, OnStep, OutOfMemory, Painting
+from umrgen_infer.pipelines.batches import BatchTrial
 from umrgen_infer.pipelines.caches import find_caches
-from umrgen_infer.pipelines.call import build_arguments
+from umrgen_infer.pipelines.call import build_arguments, build_shared_arguments
 from umrgen_infer.pipelines.families import find_family
 from umrgen_infer.pipelines.faults import free_memory, is_loss, is_shortage
-from umrgen_infer.pipelines.pixels import to_picture
+from umrgen_infer.pipelines.pixels import to_pictures
 from umrgen_infer.pipelines.prompts import build_disarm
 from umrgen_infer.pipelines.speed import find_denoiser
 from umrgen_infer.pipelines.stages import Stages, choose_ticks, watch
@@ -63,6 +64,8 @@ class DiffusersPainter:
         self.weight_bytes = count_weight_bytes(model.pipeline)
         """What the weights take."""
         self._on_cuda = torch.device(model.device).type == "cuda"
+        self.batches: tuple[BatchTrial, ...] = ()
+        """What proved faster at start, the smallest size first; replaced as a whole."""
 
     def close(self) -> None:
         """Let go of the weights."""
@@ -71,11 +74,25 @@ class DiffusersPainter:
 
     def paint(self, commission: Commission, on_step: OnStep, *, lean: bool = False) -> Painting:
         """Run the pipeline once. See Painter.paint for what it raises."""
+        (painting,) = self._guard((commission,), on_step, lean=lean)
+        return dataclasses.replace(painting, ran_with={**painting.ran_with, "lean": True}) if lean else painting
+
+    def paint_together(self, commissions: Sequence[Commission], on_step: OnStep) -> Sequence[Painting]:
+        """Run the pipeline once for all of them. See PaintsTogether; what takes time is told of the whole call."""
+        paintings = self._guard(commissions, on_step, lean=False)
+        return [dataclasses.replace(one, ran_with={**one.ran_with, "batch": len(paintings)}) for one in paintings]
+
+    def find_most_together(self, width: int, height: int) -> int:
+        """How many pictures of so many pixels proved faster in one call; 1 for none. Any thread may ask."""
+        return next((trial.most for trial in self.batches if trial.area_px >= width * height), 1)
+
+    def _guard(self, commissions: Sequence[Commission], on_step: OnStep, *, lean: bool) -> list[Painting]:
+        """Paint, with errors of the device told apart and its memory freed."""
         model = self._require_model()
         self._set_lean(model, lean=lean)
         out_of_memory = ended = False
         try:
-            painting = self._paint(model, commission, on_step)
+            painted = self._paint(model, commissions, on_step)
             ended = True
         except (RuntimeError, MemoryError) as error:
             if not is_shortage(error):
@@ -92,7 +109,7 @@ class DiffusersPainter:
             # Only here, outside the except block, do the traceback's tensors let go of their memory.
             free_memory()
             raise OutOfMemory
-        return dataclasses.replace(painting, ran_with={**painting.ran_with, "lean": True}) if lean else painting
+        return painted
 
     def read_memory(self) -> DeviceMemory | None:
         """The device's memory, whoever has taken it; None on a processor. Also of use once closed."""
@@ -107,27 +124,35 @@ class DiffusersPainter:
         return self._model
 
     @torch.no_grad()
-    def _paint(self, model: LoadedModel, commission: Commission, on_step: OnStep) -> Painting:
-        pipeline = model.reference_pipeline if commission.references else model.pipeline
-        spoken = dataclasses.replace(
-            commission, prompt=self._disarm(commission.prompt), negative=self._disarm(commission.negative)
-        )
-        arguments = build_arguments(self._profile, spoken)
+    def _paint(self, model: LoadedModel, commissions: Sequence[Commission], on_step: OnStep) -> list[Painting]:
+        first = commissions[0]
+        pipeline = model.reference_pipeline if first.references else model.pipeline
+        arguments = self._build_arguments(commissions)
         if self._profile.references_as is ReferencesAs.IP_ADAPTER:
-            pipeline.set_ip_adapter_scale(self._profile.ip_adapter_scale if commission.references else 0.0)
+            pipeline.set_ip_adapter_scale(self._profile.ip_adapter_scale if first.references else 0.0)
         if self._on_cuda:
             torch.cuda.reset_peak_memory_stats(model.device)
         stages = Stages(
-            on_step, commission.steps, lambda: getattr(pipeline, "num_timesteps", None), choose_ticks(model.device)
+            on_step, first.steps, lambda: getattr(pipeline, "num_timesteps", None), choose_ticks(model.device)
         )
         with (
-            model.loras.applied(commission.loras),
+            model.loras.applied(first.loras),
             self._family.calling(self._profile),
             watch(pipeline, self._denoiser, stages),
         ):
-            image = to_picture(pipeline(**arguments).images)
+            images = to_pictures(pipeline(**arguments).images, len(commissions))
         peak_bytes = torch.cuda.max_memory_allocated(model.device) if self._on_cuda else 0
-        return Painting(image, stages.timings(), self._list_ran_with(pipeline), peak_bytes)
+        timings, ran_with = stages.timings(), self._list_ran_with(pipeline)
+        return [Painting(image, timings, ran_with, peak_bytes) for image in images]
+
+    def _build_arguments(self, commissions: Sequence[Commission]) -> dict[str, Any]:
+        spoken = [
+            dataclasses.replace(one, prompt=self._disarm(one.prompt), negative=self._disarm(one.negative))
+            for one in commissions
+        ]
+        if len(spoken) == 1:
+            return build_arguments(self._profile, spoken[0])
+        return build_shared_arguments(self._profile, spoken)
 
     def _list_ran_with(self, pipeline: Any) -> dict[str, object]:
         model, caches = self._require_model(), find_caches(pipeline)

@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from umrgen_core.errors import ConfigError
 from umrgen_core.profiles import ModelProfile, ReferencesAs
 from umrgen_infer.painter import DeviceLost, OutOfMemory
+from umrgen_infer.pipelines.batches import try_batches
 from umrgen_infer.pipelines.caches import find_caches, install_caches
 from umrgen_infer.pipelines.diffusers_painter import DiffusersPainter, LoadedModel
 from umrgen_infer.pipelines.families import find_family
@@ -46,6 +47,7 @@ def load_painter(
     painter = _load_or_free(name, profile, find_lora)
     try:
         warm_up(name, profile, painter)
+        painter.batches = try_batches(name, profile, painter)
     except BaseException:
         painter.close()
         raise

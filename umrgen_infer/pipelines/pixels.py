@@ -13,6 +13,13 @@ OUTPUT_TYPE = "pt"
 WHITE = 255
 
 
+def to_pictures(images: torch.Tensor, count: int) -> list[Image.Image]:
+    """The pictures of a call for `count` of them; see `to_picture`."""
+    if not (isinstance(images, torch.Tensor) and len(images) == count):
+        raise _refuse(f"no {count} pictures")
+    return [to_picture(image) for image in images.split(1)]
+
+
 def to_picture(images: torch.Tensor) -> Image.Image:
     """The one picture of a batch of one.
 
