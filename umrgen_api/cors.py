@@ -6,6 +6,8 @@ The protocol is the CORS part of the Fetch standard (https://fetch.spec.whatwg.o
 
 from __future__ import annotations
 
+import re
+
 from aiohttp import hdrs, web
 
 from umrgen_api.access import Handler
@@ -17,6 +19,7 @@ REQUEST_HEADERS = (
 )
 RESPONSE_HEADERS = "Content-Disposition, ETag, Idempotent-Replayed, Location, Retry-After, X-Request-ID"
 PREFLIGHT_AGE_S = 600
+_HEADER_NAMES = re.compile(r"[A-Za-z0-9_-]+(?:, ?[A-Za-z0-9_-]+){0,63}")
 
 
 @web.middleware
@@ -29,10 +32,16 @@ async def answer_preflights(request: web.Request, handler: Handler) -> web.Strea
         status=204,
         headers={
             hdrs.ACCESS_CONTROL_ALLOW_METHODS: METHODS,
-            hdrs.ACCESS_CONTROL_ALLOW_HEADERS: REQUEST_HEADERS,
+            hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _allowed_headers(request),
             hdrs.ACCESS_CONTROL_MAX_AGE: str(PREFLIGHT_AGE_S),
         },
     )
+
+
+def _allowed_headers(request: web.Request) -> str:
+    """What the page asks for: libraries send headers of their own, and none of them does any harm here."""
+    asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
+    return f"{REQUEST_HEADERS}, {asked}" if _HEADER_NAMES.fullmatch(asked) else REQUEST_HEADERS
 
 
 async def allow_origin(request: web.Request, response: web.StreamResponse) -> None:

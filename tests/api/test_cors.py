@@ -45,6 +45,13 @@ async def test_a_named_page_is_told_beforehand_what_it_may_send(open_server: Ser
     assert response.headers["Vary"] == "Origin"
 
 
+async def test_a_librarys_own_headers_are_allowed_and_nothing_else_is_repeated(open_server: Server) -> None:
+    for asked, allowed in (("authorization,x-stainless-lang", True), ("a b", False), ("x" * 70 + ";y", False)):
+        headers = PREFLIGHT | {"Access-Control-Request-Headers": asked}
+        response = await ask(open_server, "OPTIONS", "/v1/images/generations", headers)
+        assert (asked in response.headers["Access-Control-Allow-Headers"]) is allowed
+
+
 async def test_a_preflight_tells_nothing_about_what_exists(open_server: Server) -> None:
     headers = [
         {name: value for name, value in response.headers.items() if name not in ("X-Request-ID", "Date")}
