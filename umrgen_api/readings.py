@@ -43,6 +43,8 @@ ROW_LETTERS = 3
 """So many single letters in a row may spell a word."""
 MAX_EXPANSION = 4
 """A character that stands for more letters than these is left as it is: a prompt must not grow without bound."""
+MAX_SOUND = 6
+"""The same for its sound in Latin letters, which is a syllable at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +174,7 @@ def _forms_of_whole(chunk: str) -> Forms:
 def _vary(forms: Forms) -> Forms:
     varied: dict[str, None] = {}
     for form in forms:
-        for script in (form,) if form.isascii() else (form, _to_look_alikes(form), anyascii(form).casefold()):
+        for script in (form,) if form.isascii() else (form, _to_look_alikes(form), "".join(map(_to_sound, form))):
             varied[script] = None
             varied[_DRAWN_OUT.sub(r"\1", script)] = None
             varied[_DRAWN_OUT.sub(r"\1\1", script)] = None
@@ -190,7 +192,14 @@ def _to_latin(character: str) -> str:
         for candidate in found["homoglyphs"]:
             if candidate["c"].isascii() and candidate["c"].isalpha():
                 return str(candidate["c"]).casefold()
-    return anyascii(character).casefold()
+    return _to_sound(character)
+
+
+@lru_cache(maxsize=4096)
+def _to_sound(character: str) -> str:
+    """A character in Latin letters; itself where that would be a whole phrase."""
+    sound = anyascii(character).casefold()
+    return sound if len(sound) <= MAX_SOUND else character
 
 
 def _find_rows(written: Reading) -> Iterator[tuple[Forms, str]]:

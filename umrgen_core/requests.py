@@ -124,7 +124,7 @@ def accept_request(
     except ValidationError as error:
         problems = [describe_problem(item) for item in error.errors(include_url=False, include_input=False)]
     default = next(iter(models))
-    model = body.get("model") or default
+    model = default if body.get("model") is None else body["model"]
     if not isinstance(model, str):
         raise InvalidRequest(problems[:MAX_PROBLEMS])  # one of them says so
     if model not in models:

@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import contextlib
 import re
-import time
 import tomllib
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import pytest
 
 from tests.api.conftest import Server
 from tests.conftest import ROOT
+from umrgen_api.readings import read_text
 from umrgen_api.safety import SHIPPED_LISTS, PromptCheck, load_prompt_check
 from umrgen_core.accounts import Accounts
 from umrgen_core.agents import SHIPPED_CATEGORIES
@@ -271,6 +270,9 @@ def test_letters_before_a_spelled_word_do_not_hide_it(check: PromptCheck, prompt
         check.check("prompt", prompt)
 
 
+MOST_LETTERS_READ = 16
+"""For each letter of a prompt: scripts, signs and repeats make several forms, and no combination multiplies them."""
+
 NASTY = {
     "letters in brackets": ("\u24ae\u24a0\u24b3" * 13 + "\ufb00") * 50,
     "ligatures": "\ufdfa" * 2000,
@@ -289,8 +291,7 @@ NASTY = {
 
 
 @pytest.mark.parametrize("text", NASTY.values(), ids=NASTY)
-def test_no_prompt_is_long_in_the_check(check: PromptCheck, text: str) -> None:
-    began = time.process_time()
-    with contextlib.suppress(SafetyViolation):
-        check.check("prompt", text[:2000])
-    assert time.process_time() - began < 0.25  # tens of milliseconds; what is meant is: not what others would notice
+def test_the_work_of_the_check_grows_with_the_prompt_and_no_faster(text: str) -> None:
+    read = read_text(text[:2000])
+    letters = sum(len(form) for reading in read.readings for forms in reading for form in forms)
+    assert letters + sum(map(len, read.rows)) + len(read.unspaced) <= MOST_LETTERS_READ * 2000

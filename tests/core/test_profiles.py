@@ -94,7 +94,7 @@ def test_the_first_model_is_the_default_and_others_are_named() -> None:
     assert accept(model="editor", reference_images=["a"]).steps == 8
 
 
-@pytest.mark.parametrize("model", ["other", "Plain", "plain ", "../x"])
+@pytest.mark.parametrize("model", ["other", "Plain", "plain ", "../x", ""])
 def test_a_model_that_is_not_served_is_refused_and_the_served_ones_are_named(model: str) -> None:
     with pytest.raises(InvalidRequest, match="plain, editor, small"):
         accept(model=model)
@@ -103,8 +103,7 @@ def test_a_model_that_is_not_served_is_refused_and_the_served_ones_are_named(mod
 
 @pytest.mark.parametrize("model", [5, True, ["plain"], {}])
 def test_a_model_that_is_no_string_is_refused(model: Any) -> None:
-    if model:
-        assert problems_of(model=model)[0][0] == "model"
+    assert "model" in [field for field, _ in problems_of(model=model)]
 
 
 def test_each_model_has_its_own_limits() -> None:
