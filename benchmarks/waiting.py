@@ -37,6 +37,7 @@ PAUSE_S = 0.05
 SAMPLES = 100
 MANY = 1_000_000
 FORMS = {"long-poll": "/api/v1/status/{}?wait=60&until=done", "events": "/api/v1/events/{}"}
+WEBHOOK = "webhook"
 
 
 class Worker:
@@ -93,6 +94,8 @@ def start_web_tier(data_dir: Path, exits: ExitStack) -> tuple[Settings, int, psu
         "UMRGEN_STORAGE__BALLAST_BYTES": "0",
         "UMRGEN_API__PORT": "0",
         "UMRGEN_LIMITS__QUEUED_JOBS": str(MANY),
+        "UMRGEN_WEBHOOKS__ALLOW_HTTP": "true",
+        "UMRGEN_WEBHOOKS__ALLOW_PRIVATE": "true",
     }
     daemon = start_daemon("umrgen_api", ROOT / "config.toml", data_dir.parent / "api.out", environment)
     exits.enter_context(running(daemon))
@@ -133,6 +136,47 @@ async def complete_one(worker: Worker, crowd: Crowd) -> float:
     await crowd.join()
     await asyncio.sleep(PAUSE_S)
     return answered - committed
+
+
+async def measure_webhooks(jobs: int) -> dict[str, object]:
+    """Milliseconds from the commit to the whole POST at the receiver, with so many jobs that want one."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as exits:
+        settings, port, _ = start_web_tier(Path(folder) / "data", exits)
+        async with open_database(settings, SystemClock()) as database:
+            worker = Worker(settings, database)
+            keys = itertools.cycle(await make_agents(Accounts(database), -(-jobs // MOST_OF_AN_AGENT)))
+            arrived: dict[str, asyncio.Future[float]] = {}
+            receiver = await asyncio.start_server(lambda r, w: receive(r, w, arrived), "127.0.0.1", 0)
+            url = f"http://127.0.0.1:{receiver.sockets[0].getsockname()[1]}/"
+            body = json.dumps({"prompt": "a star", "callback_url": url}).encode()
+            latencies = []
+            for sample in range(jobs + SAMPLES):
+                answer = await ask(port, next(keys), "POST", "/api/v1/generate", body)
+                job_id = json.loads(answer.partition(b"\r\n\r\n")[2])["job_id"]
+                arrived[job_id] = asyncio.get_running_loop().create_future()
+                if sample >= jobs:
+                    done, committed = await worker.complete_next()
+                    latencies.append(await arrived[done] - committed)
+            receiver.close()
+            worker.close()
+    return {
+        "form": WEBHOOK,
+        "waiters": jobs,
+        "p50_ms": round(statistics.median(latencies) * 1e3, 2),
+        "p99_ms": round(statistics.quantiles(latencies, n=100)[98] * 1e3, 2),
+    }
+
+
+async def receive(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, arrived: dict[str, asyncio.Future[float]]
+) -> None:
+    """Take one POST, note when it was there, and answer 204."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+    length = int(head.partition("content-length:")[2].partition("\r\n")[0])
+    body = json.loads(await reader.readexactly(length))
+    arrived[body["data"]["job_id"]].set_result(time.perf_counter())
+    writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+    writer.close()
 
 
 async def make_agents(accounts: Accounts, count: int) -> list[str]:
@@ -179,6 +223,7 @@ def main() -> None:
     for waiters in parser.parse_args().waiters:
         for form in FORMS:
             print(json.dumps(asyncio.run(measure(waiters, form))))
+        print(json.dumps(asyncio.run(measure_webhooks(waiters))))
 
 
 if __name__ == "__main__":
