@@ -7,27 +7,44 @@ import asyncio
 import os
 import resource
 import signal
+import socket
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from aiohttp import web
 
 from umrgen_api.app import build_app
 from umrgen_api.protocol import Runner
+from umrgen_api.services import SERVICES
 from umrgen_core.clock import SystemClock
 from umrgen_core.config import Settings, load_settings
-from umrgen_core.errors import CANNOT_START, UmrgenError
-from umrgen_core.logs import get_logger, set_up_logs
+from umrgen_core.errors import UmrgenError, find_exit_status
+from umrgen_core.logs import get_logger, log_death, set_up_logs
+from umrgen_core.supervision import Supervision, Work
+from umrgen_core.systemd import Notifier, describe_address, find_notifier, is_local, take_sockets
 
 LOG = get_logger("api")
 SHUTDOWN_S = 10.0
+LINGER_S = 0.5
+"""An idle connection is kept open for so long at the end: a client that is quick is told to connect anew."""
+BACKLOG = 4096
+"""Connections that wait to be taken: on a socket of systemd's also those that come while no web tier runs."""
 MAX_HEADER_BYTES = 8190
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Serve until `stop` is set, then let running requests finish."""
+async def serve(
+    settings: Settings, stop: asyncio.Event, sockets: Sequence[socket.socket] = (), notifier: Notifier | None = None
+) -> None:
+    """Serve until `stop` is set, then let running requests finish.
+
+    Listens on `sockets` where there are any, else where [api] says.
+    """
+    notifier = notifier or Notifier()
+    local = all(is_local(one) for one in sockets) if sockets else None
     runner = Runner(
-        build_app(settings, SystemClock()),
+        build_app(settings, SystemClock(), listens_locally=local),
         access_log=None,
         keepalive_timeout=settings.api.keepalive_s,
         shutdown_timeout=SHUTDOWN_S,
@@ -36,15 +53,46 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     )
     await runner.setup()
     try:
-        site = web.TCPSite(runner, settings.api.host, settings.api.port)
-        await site.start()
-        for host, port, *_ in runner.addresses:
+        listening = await _listen(runner, settings, sockets)
+        for host, port in listening:
             LOG.info("listening", host=host, port=port, pid=os.getpid())
+        supervision = Supervision(notifier, runner.app[SERVICES].database)
+        where = ", ".join(_to_text(host, port) for host, port in listening)
+        living = asyncio.create_task(supervision.live(lambda work: _describe(where, work)))
+        living.add_done_callback(log_death)
+        notifier.status(f"serving on {where}")
+        notifier.ready()
         await stop.wait()
         LOG.info("stopping")
+        notifier.stopping()
+        living.cancel()
+        with suppress(asyncio.CancelledError):
+            await living
+        notifier.status("stopping, answers what is under way")
+        await runner.drain(LINGER_S)
     finally:
         await runner.cleanup()
     LOG.info("stopped")
+
+
+async def _listen(runner: Runner, settings: Settings, sockets: Sequence[socket.socket]) -> list[tuple[str, int]]:
+    """Take connections; the addresses as host and port, or as path and 0."""
+    sites: list[web.BaseSite] = [web.SockSite(runner, one, backlog=BACKLOG) for one in sockets]
+    for site in sites or [web.TCPSite(runner, settings.api.host, settings.api.port)]:
+        await site.start()
+    if sockets:
+        return [describe_address(one) for one in sockets]
+    return [(host, port) for host, port, *_ in runner.addresses]
+
+
+def _to_text(host: str, port: int) -> str:
+    if not port:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _describe(where: str, work: Work) -> str:
+    return f"serving on {where}, {work.running} running, {work.queue}"
 
 
 def _raise_descriptor_limit() -> None:
@@ -58,7 +106,7 @@ async def _run(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await serve(settings, stop)
+    await serve(settings, stop, take_sockets(), find_notifier())
 
 
 def main() -> int:
@@ -72,10 +120,10 @@ def main() -> int:
         asyncio.run(_run(settings))
     except UmrgenError as error:
         print(f"umrgen-api: {error.message}", file=sys.stderr)
-        return CANNOT_START
+        return find_exit_status(error)
     except OSError as error:
         print(f"umrgen-api: {error}", file=sys.stderr)
-        return CANNOT_START
+        return find_exit_status(error)
     return 0
 
 

@@ -52,9 +52,19 @@ async def admit(request: web.Request) -> None:
     access: Access | None = getattr(request.match_info.handler, "access", None)
     if access is None:  # no such route or method: told only to those who may be here
         return
-    if access.scope not in agent.scopes:
-        raise Forbidden(f"Your key lacks the scope '{access.scope}'. Ask the owner for one that has it.")
+    hold_to(request, agent, access)
+
+
+def hold_to(request: web.Request, agent: Agent, access: Access) -> None:
+    """Check an agent's scope and count the request. Raises Forbidden or RateLimit."""
+    require_scope(agent, access.scope)
     services_of(request).rates.take(agent, access.rate)
+
+
+def require_scope(agent: Agent, scope: Scope) -> None:
+    """Raise Forbidden unless the agent's key has the scope."""
+    if scope not in agent.scopes:
+        raise Forbidden(f"Your key lacks the scope '{scope}'. Ask the owner for one that has it.")
 
 
 def refuse_stranger(request: web.Request) -> NoReturn:
@@ -74,8 +84,13 @@ def agent_of(request: web.Request) -> Agent:
 async def find_agent(request: web.Request) -> Agent | None:
     """The agent whose valid key the request carries, or None."""
     key = _bearer_key(request)
+    return None if key is None else await find_agent_by_key(request, key)
+
+
+async def find_agent_by_key(request: web.Request, key: str) -> Agent | None:
+    """The agent of a key that counts for this request, or None."""
     services = services_of(request)
-    if key is None or not (is_well_formed(key) or _is_usable_development_key(services, request, key)):
+    if not (is_well_formed(key) or _is_usable_development_key(services, request, key)):
         return None
     return await services.agents.find_by_key(key)
 
@@ -92,9 +107,15 @@ def _is_usable_development_key(services: Services, request: web.Request, key: st
         return False
     # Bytes: compare_digest refuses a str that is not ASCII.
     same = hmac.compare_digest(key.encode("utf-8", "surrogateescape"), auth.development_key.encode())
-    return same and (auth.development_key_public or not _came_through_proxy(request))
+    return same and may_use_development_key(request)
 
 
-def _came_through_proxy(request: web.Request) -> bool:
+def may_use_development_key(request: web.Request) -> bool:
+    """Whether the development key counts where this request comes from."""
+    return services_of(request).settings.auth.development_key_public or not came_through_proxy(request)
+
+
+def came_through_proxy(request: web.Request) -> bool:
+    """Whether anything on the way says that it forwards the request."""
     # A tunnel connects to loopback too, so the address proves nothing.
     return any(name == "forwarded" or name.startswith("x-forwarded-") for name in map(str.lower, request.headers))

@@ -11,14 +11,17 @@ from aiohttp import hdrs, web
 
 from umrgen_api.access import Handler
 from umrgen_api.changes import Changes
+from umrgen_api.console.routes import CONSOLE_ROUTES, add_console
 from umrgen_api.cors import allow_origin, answer_preflights
-from umrgen_api.middleware import add_headers, answer_errors, guard, identify, log_request
+from umrgen_api.metrics import WebMetrics
+from umrgen_api.middleware import METRICS, add_headers, answer_errors, guard, identify, log_request
 from umrgen_api.openai import routes as openai
 from umrgen_api.rates import RateLimits
 from umrgen_api.routes import events, files, health, jobs, me, models, openapi, pages, references, status
 from umrgen_api.safety import load_prompt_check
 from umrgen_api.sanitiser_pool import SanitiserPool
 from umrgen_api.services import SERVICES, Services
+from umrgen_api.tracing import add_tracing
 from umrgen_api.upkeep import Upkeep
 from umrgen_api.webhook_sender import Sender
 from umrgen_api.webhooks import Deliveries
@@ -34,6 +37,9 @@ from umrgen_core.event_store import EventStore
 from umrgen_core.files import FileStore
 from umrgen_core.job_store import JobStore
 from umrgen_core.loras import LoraShelf
+from umrgen_core.metrics.listener import show_metrics
+from umrgen_core.metrics.readings import StoreReadings
+from umrgen_core.metrics.registry import make_registry
 from umrgen_core.names import new_process_id
 from umrgen_core.reference_store import ReferenceStore
 from umrgen_core.retention_store import RetentionStore
@@ -71,16 +77,23 @@ ROUTES: tuple[tuple[str, str, Handler], ...] = (
 )
 
 
-def build_app(settings: Settings, clock: Clock) -> web.Application:
-    """The web tier over the store of `settings`. Raises ConfigError where it must not listen."""
-    refuse_open_development_key(settings)
+def build_app(settings: Settings, clock: Clock, *, listens_locally: bool | None = None) -> web.Application:
+    """The web tier over the store of `settings`. Raises ConfigError where it must not listen.
+
+    `listens_locally` says whether only this machine can connect; without it [api] host does.
+    """
+    refuse_open_development_key(settings, listens_locally)
     app = web.Application(middlewares=[identify, answer_preflights, answer_errors, guard], client_max_size=1 << 20)
-    for method, path, handler in ROUTES:
+    if settings.console.enabled:
+        add_console(app, settings)
+    for method, path, handler in ROUTES + (CONSOLE_ROUTES if settings.console.enabled else ()):
         add = partial(app.router.add_route, method)
         if method == "GET":
             # A stream has no HEAD: it would be its events.
-            add = partial(app.router.add_get, allow_head=handler is not events.stream_events)
+            add = partial(app.router.add_get, allow_head=not path.endswith("/events/{job_id}"))
         add(path, handler, expect_handler=meet_expectation)
+    add_tracing(app, settings.trace, clock)
+    app[METRICS] = WebMetrics(make_registry("api"), settings.served_models)
     app.on_response_prepare.extend((add_headers, allow_origin, log_request))
     app.on_shutdown.append(answer_waiters)
     app.cleanup_ctx.append(_services_context(settings, clock))
@@ -98,31 +111,37 @@ async def meet_expectation(request: web.Request) -> None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-def refuse_open_development_key(settings: Settings) -> None:
+def refuse_open_development_key(settings: Settings, listens_locally: bool | None = None) -> None:
     """A key that stands in the documentation must not open a server that others can reach."""
     auth, api = settings.auth, settings.api
     if not auth.development_key or auth.development_key_public:
         return
-    if api.listens_on_loopback() and not api.public_url:
+    local = api.listens_on_loopback() if listens_locally is None else listens_locally
+    if local and not api.public_url:
         return
     raise ConfigError(
-        "[auth] development_key is on while the server can be reached from elsewhere ([api] host is not loopback,"
-        ' or public_url is set): set development_key = "", or development_key_public = true if you mean it'
+        "[auth] development_key is on while the server can be reached from elsewhere ([api] host, or a socket of"
+        " systemd's, is not loopback, or public_url is set):"
+        ' set development_key = "", or development_key_public = true if you mean it'
     )
 
 
 def _services_context(settings: Settings, clock: Clock) -> Context:
     async def context(app: web.Application) -> AsyncIterator[None]:
-        async with open_database(settings, clock) as database:
-            services = _make_services(settings, clock, database)
+        metrics = app[METRICS]
+        async with open_database(settings, clock, meter=metrics) as database:
+            services = _make_services(settings, clock, database, metrics)
             app[SERVICES] = services
+            metrics.watch_waiting(services.changes.count_waiting)
+            StoreReadings(settings, clock, database.statements).register(metrics.registry)
             await asyncio.to_thread(services.files.prepare)
             deliveries = Deliveries(settings, database, Sender(settings.webhooks))
             services.wakeup.listen(_tell(services, deliveries))
             upkeep = Upkeep(services)
             await upkeep.start()
             deliveries.start()
-            yield
+            async with show_metrics("api_listen", settings.metrics.api_listen, metrics.registry):
+                yield
             await deliveries.stop()
             await upkeep.stop()
             await services.sanitiser.close()
@@ -139,7 +158,7 @@ def _tell(services: Services, deliveries: Deliveries) -> Callable[[str], None]:
     return tell
 
 
-def _make_services(settings: Settings, clock: Clock, database: Database) -> Services:
+def _make_services(settings: Settings, clock: Clock, database: Database, metrics: WebMetrics) -> Services:
     data_dir = settings.storage.data_dir
     files_store = FileStore(data_dir)
     event_store = EventStore(database)
@@ -157,7 +176,7 @@ def _make_services(settings: Settings, clock: Clock, database: Database) -> Serv
         disk=DiskGuard(settings.storage),
         retention=RetentionStore(database),
         cancellation=Cancellation(database, settings.storage.retention_s),
-        sanitiser=SanitiserPool(settings.uploads),
+        sanitiser=SanitiserPool(settings.uploads, metrics.note_upload),
         prompts=load_prompt_check(Path(settings.safety.lists) if settings.safety.lists else None),
         loras=LoraShelf(settings.infer.loras),
         rates=RateLimits(),

@@ -77,6 +77,10 @@ class Changes:
                 del self._agents[agent_id]
             self._drop(watch)
 
+    def count_waiting(self) -> int:
+        """How many requests and streams watch a job. Any thread may ask."""
+        return sum(tuple(self._agents.values()))
+
     def move(self, watch: Watch, job_id: str) -> None:
         """Let a watch wake for another job."""
         self._drop(watch)

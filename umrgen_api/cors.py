@@ -11,6 +11,7 @@ import re
 from aiohttp import hdrs, web
 
 from umrgen_api.access import Handler
+from umrgen_api.console.errors import is_console_path
 from umrgen_api.services import services_of
 
 METHODS = "GET, HEAD, POST, DELETE"
@@ -55,6 +56,8 @@ async def allow_origin(request: web.Request, response: web.StreamResponse) -> No
 
 
 def _allowed_origin(request: web.Request) -> str | None:
+    if is_console_path(request.path):  # its pages are this server's own
+        return None
     origin = request.headers.get(hdrs.ORIGIN)
     origins = services_of(request).settings.api.cors_origins
     return origin if origin is not None and (origin in origins or "*" in origins) else None

@@ -6,12 +6,16 @@ import asyncio
 import re
 import time
 import uuid
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 from aiohttp import hdrs, web
 
 from umrgen_api.access import AGENT, Handler, admit
+from umrgen_api.console.errors import console_error_response, is_console_path
 from umrgen_api.errors import INTERNAL, error_response, translate_http_exception
+from umrgen_api.metrics import WebMetrics
 from umrgen_api.openai.errors import is_openai_path, openai_error_response
 from umrgen_core.errors import UmrgenError, Unavailable
 from umrgen_core.keys import is_well_formed
@@ -20,6 +24,8 @@ from umrgen_core.logs import get_logger
 API_PREFIX = "/api/v1"
 REQUEST_ID = web.RequestKey("request_id", str)
 BEGAN = web.RequestKey("began", float)
+ERROR_CODE = web.RequestKey("error_code", str)
+METRICS = web.AppKey("metrics", WebMetrics)
 CLIENT_GONE = 499
 REQUEST_ID_HEADER = "X-Request-ID"
 SERVER_NAME = "umrgen"
@@ -47,7 +53,7 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
     response.headers[REQUEST_ID_HEADER] = request.get(REQUEST_ID) or choose_request_id(request)
     for name, value in SECURITY_HEADERS.items():
         response.headers.setdefault(name, value)
-    if request.path.startswith(API_PREFIX) or is_openai_path(request.path):
+    if request.path.startswith(API_PREFIX) or is_openai_path(request.path) or is_console_path(request.path):
         response.headers.setdefault(hdrs.CACHE_CONTROL, "no-store")
     if isinstance(response, web.FileResponse) and response.status >= 400:  # a precondition that failed: no picture
         response.headers[hdrs.CACHE_CONTROL] = "no-store"
@@ -75,21 +81,27 @@ async def log_request(request: web.Request, response: web.StreamResponse | None)
     Without a response the client went away before there was one.
     """
     resource = request.match_info.route.resource
+    route = resource.canonical if resource else None  # never the path: it may be a file's URL
+    status = CLIENT_GONE if response is None else response.status
+    duration_s = time.perf_counter() - request.get(BEGAN, time.perf_counter())
     agent = request.get(AGENT)
     LOG.info(
         "request",
         method=request.method,
-        route=resource.canonical if resource else None,  # never the path: it may be a file's URL
-        status=CLIENT_GONE if response is None else response.status,
+        route=route,
+        status=status,
         agent=agent.name if agent else None,
-        duration_s=round(time.perf_counter() - request.get(BEGAN, time.perf_counter()), 6),
+        duration_s=round(duration_s, 6),
     )
+    waited = "wait" in request.query_string or "Prefer" in request.headers
+    code = request.get(ERROR_CODE)
+    request.app[METRICS].note_answer(route, request.method, status, duration_s, code, waited=waited)
 
 
 @web.middleware
 async def answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn whatever is raised into the contract's error, and let a client that still sends see it."""
-    render = openai_error_response if is_openai_path(request.path) else error_response
+    render = partial(_render_error, request)
     try:
         return await handler(request)
     except web.HTTPException as exception:
@@ -110,6 +122,18 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     if request.body_exists and not request.content.is_eof():
         await _answer_early(request, response)
     return response
+
+
+def _render_error(request: web.Request, error: UmrgenError, headers: Mapping[str, str] | None = None) -> web.Response:
+    request[ERROR_CODE] = error.code  # for whoever counts
+    return _choose_rendering(request)(error, headers)
+
+
+def _choose_rendering(request: web.Request) -> Callable[..., web.Response]:
+    """How this path says errors: in the contract's JSON, in OpenAI's, or as a page for people."""
+    if is_console_path(request.path):
+        return partial(console_error_response, request)
+    return openai_error_response if is_openai_path(request.path) else error_response
 
 
 async def _answer_early(request: web.Request, response: web.Response) -> None:

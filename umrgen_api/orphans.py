@@ -7,7 +7,6 @@ deadline never will.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator
 from itertools import islice
 
@@ -40,15 +39,9 @@ class OrphanSweep:
         batch = await asyncio.to_thread(lambda: list(islice(self._walk, FILES_PER_ROUND)))
         if not batch:  # the walk is over: what it did not see again is forgotten
             self._before, self._now = self._now, {}
-            self._walk = self._list_files()
+            self._walk = self._services.files.walk()
         for shelf, name in batch:
             await self._consider(shelf, name)
-
-    def _list_files(self) -> Iterator[tuple[Shelf, str]]:
-        for shelf in Shelf:
-            with os.scandir(self._services.files.folder(shelf)) as entries:
-                for entry in entries:
-                    yield shelf, entry.name
 
     async def _consider(self, shelf: Shelf, name: str) -> None:
         key = (shelf, name)

@@ -20,6 +20,7 @@ from umrgen_core.logs import get_logger
 
 LOG = get_logger("http")
 HEAD_TIMEOUT_S = 15.0
+DRAIN_POLL_S = 0.01
 UNREAD_TIMEOUT_S = 60.0
 """A client that acknowledges nothing of an answer for this long is cut off, by the kernel."""
 
@@ -82,6 +83,34 @@ class _Server(web.Server):
 
 class Runner(web.AppRunner):
     """Runs the application with the handler above."""
+
+    def __init__(self, app: web.Application, **options: Any) -> None:
+        super().__init__(app, **options)
+        self._draining = False
+        app.on_response_prepare.append(self._end_connection)
+
+    async def drain(self, linger_s: float) -> None:
+        """Take no more connections, and let those that are open bring one more request each, answered as the last.
+
+        A client that goes on asking is so told in time to connect anew; who stays silent for `linger_s` is cut off.
+        """
+        self._draining = True
+        loop = asyncio.get_running_loop()
+        servers: list[Any] = [site._server for site in self.sites]  # noqa: SLF001 - aiohttp shows none of it
+        for listening in [one for server in servers for one in server.sockets]:
+            loop.remove_reader(listening)
+        # asyncio drops a connection that it has taken but not yet handed over when its server closes.
+        await asyncio.sleep(DRAIN_POLL_S)
+        for site in list(self.sites):
+            await site.stop()
+        end_s = loop.time() + linger_s
+        while self.server is not None and self.server.connections and loop.time() < end_s:  # noqa: ASYNC110 - they tell nobody
+            await asyncio.sleep(DRAIN_POLL_S)
+
+    async def _end_connection(self, _: web.Request, response: web.StreamResponse) -> None:
+        if self._draining:
+            response.force_close()
+            response.headers["Connection"] = "close"
 
     async def _make_server(self) -> web.Server:
         # No body is ever decompressed: the parser itself would refuse some encodings with an answer of its own.

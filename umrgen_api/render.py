@@ -65,6 +65,7 @@ def render_status(job: Job, place: QueuePlace | None, eta_s: float | None) -> di
         "state": job.state.value,
         "created_at": format_time(job.created_at_us),
         "attempts": job.attempts,
+        "request_id": job.request_id,
         "prompt": job.prompt,
         "negative": job.negative,
         "width": job.width,

@@ -8,13 +8,16 @@ import os
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from umrgen_core.config import UploadSettings
+from umrgen_api.fates import Fate, tell_fate
 from umrgen_core.errors import InvalidImage, Unavailable
 from umrgen_core.logs import get_logger
+from umrgen_core.sections import UploadSettings
 
 START_TIMEOUT_S = 20.0
 LOG = get_logger("sanitiser")
@@ -96,8 +99,10 @@ class _Child:
 class SanitiserPool:
     """Decodes pictures elsewhere, at most `processes` at a time and `waiting` behind them."""
 
-    def __init__(self, settings: UploadSettings) -> None:
+    def __init__(self, settings: UploadSettings, note: Callable[[Fate, float], None] = lambda *_: None) -> None:
+        """`note` is told what became of each picture, and after how many seconds."""
         self._settings = settings
+        self._note = note
         self._idle: list[_Child] = []
         self._busy: set[_Child] = set()
         self._slots = asyncio.Semaphore(settings.processes)
@@ -108,6 +113,16 @@ class SanitiserPool:
 
         Raises InvalidImage, or Unavailable when too many uploads wait already.
         """
+        began = time.perf_counter()
+        try:
+            image = await self._sanitise(source, output)
+        except (InvalidImage, Unavailable) as error:
+            self._note(tell_fate(error), time.perf_counter() - began)
+            raise
+        self._note(Fate.ACCEPTED, time.perf_counter() - began)
+        return image
+
+    async def _sanitise(self, source: Path, output: Path) -> CleanImage:
         if self._waiting >= self._settings.waiting:
             raise Unavailable("Too many uploads at once; try again shortly.")
         self._waiting += 1

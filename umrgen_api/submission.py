@@ -9,11 +9,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import structlog
 from aiohttp import web
 
 from umrgen_api.middleware import REQUEST_ID
 from umrgen_api.render import render_accepted
 from umrgen_api.services import services_of
+from umrgen_api.tracing import read_traceparent
 from umrgen_core.agents import Agent
 from umrgen_core.errors import FieldProblem, InvalidRequest
 from umrgen_core.job_store import Replay, Submission
@@ -39,16 +41,27 @@ async def submit_checked(
     """Like submit_job; `check` gives what is to be run, and is not asked where the submission stands already."""
     services = services_of(request)
     if submission is not None and (replay := await services.jobs.find_replay(agent, submission)) is not None:
+        _name_in_log(replay)
         return replay
     accepted = check()
     await asyncio.to_thread(services.disk.require_room)
-    job_id, request_id = new_job_id(), request[REQUEST_ID]
+    job_id, request_id, parent = new_job_id(), request[REQUEST_ID], read_traceparent(request)
     if submission is None:
-        replay = Replay(render_accepted(*await services.jobs.enqueue(agent, job_id, accepted, request_id)), first=True)
+        placed = await services.jobs.enqueue(agent, job_id, accepted, request_id, parent)
+        replay = Replay(render_accepted(*placed), first=True)
     else:
-        replay = await services.jobs.enqueue_once(agent, job_id, accepted, request_id, submission)
+        replay = await services.jobs.enqueue_once(agent, job_id, accepted, request_id, submission, parent)
+    _name_in_log(replay)
     services.wakeup.send(Listener.INFER, "queued")
+    if replay.first:
+        services.database.meter.job_accepted(accepted.model)
     return replay
+
+
+def _name_in_log(replay: Replay) -> None:
+    """The request's own line in the log tells which jobs it led to."""
+    before = structlog.contextvars.get_contextvars().get("job_ids", [])
+    structlog.contextvars.bind_contextvars(job_ids=[*before, replay.answer["job_id"]])
 
 
 def check_body(request: web.Request, agent: Agent, body: dict[str, Any]) -> AcceptedRequest:

@@ -91,7 +91,6 @@ class Upkeep:
     async def recover(self) -> None:
         """End or requeue what lost its worker, whether or not any worker lives."""
         for recovered in await self._services.claims.recover_lost():
-            LOG.warning("job_recovered", job_id=recovered.job_id, state=recovered.state.value, reason=recovered.reason)
             self._services.wakeup.send(Listener.INFER, "queued")
             self._services.wakeup.send(Listener.API, recovered.job_id)
 
@@ -99,7 +98,7 @@ class Upkeep:
         """Delete what is past its time: rows first, then their files. Waits while the clock is not to be trusted."""
         if self._leaps.has_leapt() is not self._paused:
             self._paused = not self._paused
-            LOG.warning("retention_paused" if self._paused else "retention_resumed", reason="wall clock leapt")
+            LOG.warning("retention_paused" if self._paused else "retention_resumed")
         if self._paused:
             return
         for doomed in await self._services.retention.expire():

@@ -19,7 +19,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from umrgen_core.config import WebhookSettings
+from umrgen_core.sections import WebhookSettings
 from umrgen_core.webhooks import is_public
 
 MAX_ANSWER_BYTES = 64 << 10

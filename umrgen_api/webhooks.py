@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+
+import structlog
 
 from umrgen_api.webhook_message import render_body, sign
 from umrgen_api.webhook_sender import Outcome, Sender
@@ -83,7 +86,7 @@ class Deliveries:
                 if await self.begin_due():
                     continue
             except ConfigError as error:
-                LOG.error("webhooks_unsigned", problem=error.message)  # noqa: TRY400 - the message is the whole story
+                LOG.error("webhooks_unsigned", error=error.message)  # noqa: TRY400 - the message is the whole story
                 pause_s = UNSIGNED_PAUSE_S
             except Unavailable as error:
                 LOG.warning("webhooks_delayed", error=error.message)
@@ -144,21 +147,16 @@ class Deliveries:
         self.wake()
 
     async def _attempt(self, delivery: Delivery, master: bytes) -> None:
-        clock = asyncio.get_running_loop().time
-        begun = clock()
+        structlog.contextvars.bind_contextvars(
+            job_id=delivery.job.id, request_id=delivery.job.request_id, attempt=delivery.attempts
+        )
+        begun = time.perf_counter()
         outcome = await self._tell(delivery, master)
+        duration_s = round(time.perf_counter() - begun, 6)
         try:
-            event = await self._record(delivery, outcome)
+            await self._record(delivery, outcome, duration_s)
         except Unavailable as error:  # the lease will end, and it is tried again
             LOG.warning("webhooks_delayed", error=error.message)
-            return
-        LOG.info(
-            event,
-            job_id=delivery.job.id,
-            attempt=delivery.attempts,
-            outcome=outcome.text,
-            duration_s=round(clock() - begun, 3),
-        )
 
     async def _tell(self, delivery: Delivery, master: bytes) -> Outcome:
         """Sign and send. An error of our own is an outcome too: it counts, and the next attempt waits its turn."""
@@ -168,18 +166,20 @@ class Deliveries:
             return await self._sender.post(delivery.callback_url, headers, body)
         except Exception as error:  # noqa: BLE001 - whatever it is, it must not be tried without end
             # Where it was and what kind: the error's own words may hold the URL, which no log may.
-            stack = "".join(traceback.format_tb(error.__traceback__))
-            LOG.error("internal_error", job_id=delivery.job.id, error=type(error).__name__, stack=stack)  # noqa: TRY400
+            where = "".join(traceback.format_tb(error.__traceback__))
+            LOG.error("internal_error", error_type=type(error).__name__, where=where)  # noqa: TRY400
             return Outcome(None, "internal error")
 
-    async def _record(self, delivery: Delivery, outcome: Outcome) -> str:
-        """Note what came of an attempt; the name of the event."""
+    async def _record(self, delivery: Delivery, outcome: Outcome, duration_s: float) -> None:
+        """Note what came of an attempt. Raises Unavailable."""
         if outcome.accepted:
             await self._store.end(delivery, WebhookState.DELIVERED, outcome.text)
-            return "webhook_delivered"
+            LOG.info("webhook_delivered", outcome=outcome.text, duration_s=duration_s)
+            return
         delay_s = None if outcome.gone else choose_delay_s(delivery.attempts, self._draw)
         if delay_s is None:
             await self._store.end(delivery, WebhookState.FAILED, outcome.text)
-            return "webhook_given_up"
+            LOG.warning("webhook_given_up", outcome=outcome.text, duration_s=duration_s)
+            return
         await self._store.retry(delivery, delay_s, outcome.text)
-        return "webhook_delayed"
+        LOG.info("webhook_delayed", outcome=outcome.text, duration_s=duration_s)

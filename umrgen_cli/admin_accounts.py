@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import re
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,14 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from umrgen_cli.admin_webhooks import add_secret_command
-from umrgen_core.accounts import Accounts, Limit, Limits, MintedKey
-from umrgen_core.agents import SHIPPED_CATEGORIES, Scope
+from umrgen_core.accounts import AGENT_NAME, Accounts, Limit, Limits, MintedKey
+from umrgen_core.agents import DEFAULT_SCOPES, SHIPPED_CATEGORIES, Scope
 from umrgen_core.clock import SystemClock, format_time
 from umrgen_core.config import Settings
 from umrgen_core.database import open_database
 from umrgen_core.errors import AccountError
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 DAY_S = 86_400
 DEFAULT_GRACE_S = 7 * DAY_S
 PIPE_COLUMNS = 240
@@ -51,7 +49,8 @@ def add_commands(commands: Any, shared: argparse.ArgumentParser) -> None:
     create = _command(keys, shared, "create", _create_key, "a further key of an agent; shown once")
     create.add_argument("agent")
     create.add_argument("--name", default="key", help="what the key is for")
-    create.add_argument("--scopes", default=",".join(Scope), help="default: all of upload,generate,read")
+    usual = ",".join(DEFAULT_SCOPES)
+    create.add_argument("--scopes", default=usual, help=f"default: {usual}; admin opens the console's owner's pages")
     create.add_argument("--days", type=float, help="days until it expires; default: never")
     _add_limits(create)
     _command(keys, shared, "list", _list_keys, "every key, without the key itself")
@@ -100,11 +99,11 @@ def _read_scopes(text: str) -> list[Scope]:
 
 
 async def _create_agent(accounts: Accounts, options: argparse.Namespace) -> None:
-    if not NAME.fullmatch(options.name):
+    if not AGENT_NAME.fullmatch(options.name):
         raise AccountError("name: must be 1 to 64 letters, digits, '.', '_' or '-', and begin with a letter or digit")
     session_id = await accounts.create_agent(options.name, _read_limits(options))
     print(f"agent:   {options.name}\nsession: {session_id}")
-    _show(await accounts.create_key(options.name, "first", list(Scope), None, {}))
+    _show(await accounts.create_key(options.name, "first", DEFAULT_SCOPES, None, {}))
 
 
 async def _limit_agent(accounts: Accounts, options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ class Limit(StrEnum):
     OUTPUT_BYTES = "output_bytes_limit"
     """Bytes of outputs kept."""
 
+
+AGENT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+"""What an agent may be called."""
 
 Limits = Mapping[Limit, int | None]
 """None takes a limit away: an agent's default applies again, a key narrows no more."""

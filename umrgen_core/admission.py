@@ -13,10 +13,13 @@ from dataclasses import dataclass
 from umrgen_core.agents import Agent
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
-from umrgen_core.errors import ConcurrentLimit, QueueFull, QuotaExceeded, ReferenceNotFound
+from umrgen_core.errors import ConcurrentLimit, QueueFull, QuotaExceeded, ReferenceNotFound, Unavailable
 from umrgen_core.jobs import JobState
 from umrgen_core.run_times import run_time_key
 from umrgen_core.sqlite import Connection, Row
+
+DRAINING_RETRY_S = 30.0
+"""When to ask again while the queue drains: an upgrade or a restart of the machine takes minutes."""
 
 UNMEASURED_RETRY_S = 2.0
 """When to ask again before any run has been measured."""
@@ -40,6 +43,14 @@ class Admission:
         self._clock = database.clock
         self._queued_jobs = settings.limits.queued_jobs
         self._reference_retention_us = int(settings.storage.reference_retention_s * 1e6)
+
+    def check_open(self, connection: Connection) -> None:
+        """Raise Unavailable while the owner lets the queue run empty."""
+        if self._statements.get_queue_control(connection)["draining_at_us"] is not None:
+            raise Unavailable(
+                "The owner lets the queue run empty, so no new job is accepted; nothing was written. Try again later.",
+                retry_after_s=DRAINING_RETRY_S,
+            )
 
     def resolve_images(self, connection: Connection, agent: Agent, names: Iterable[str]) -> list[PinnedImage]:
         """The live images that `names` mean, in order, their expiry renewed. Raises ReferenceNotFound."""

@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import hmac
+from dataclasses import dataclass
 
-from umrgen_core.agents import Agent, Scope, to_agent
-from umrgen_core.config import LimitSettings
+from umrgen_core.agents import DEFAULT_SCOPES, Agent, to_agent
 from umrgen_core.database import Database
 from umrgen_core.keys import digest_key
+from umrgen_core.sections import LimitSettings
 from umrgen_core.sqlite import Connection, Row
 
 DEVELOPMENT_AGENT = "development"
 DEVELOPMENT_SESSION = "sid_ext_gen"
 DEVELOPMENT_KEY_NAME = "development"
-ALL_SCOPES = " ".join(Scope)
 NO_DIGEST = "0" * 64
 """Compared with where the store knows no such key; no key is known to have it."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownKey:
+    """A live key that was named by its number: its agent, and what the store holds of the key."""
+
+    agent: Agent
+    sha256: str
 
 
 class AgentStore:
@@ -38,6 +46,13 @@ class AgentStore:
             return None
         return to_agent(row, self._defaults)
 
+    async def find_by_key_id(self, key_id: int) -> KnownKey | None:
+        """The agent of a key that is live now, by the key's number; None where it is not."""
+        row = await self._db.reader.one(self._db.statements.find_key_by_id.sql, id=key_id)
+        if row is None or not self._is_live(row):
+            return None
+        return KnownKey(to_agent(row, self._defaults), row["sha256"])
+
     def _is_live(self, row: Row) -> bool:
         expires_at_us: int | None = row["expires_at_us"]
         expired = expires_at_us is not None and expires_at_us <= self._db.clock.wall_us()
@@ -49,7 +64,7 @@ class AgentStore:
         names = ("references", "reference_bytes", "output_bytes")
         return {name: 0 if row is None else row[f"used_{name}"] for name in names}
 
-    async def create_agent(self, name: str, session_id: str, key: str, scopes: str = ALL_SCOPES) -> int:
+    async def create_agent(self, name: str, session_id: str, key: str, scopes: str = " ".join(DEFAULT_SCOPES)) -> int:
         """An agent with its first key; the agent's id. The key itself is not kept."""
 
         def work(connection: Connection) -> int:
@@ -62,7 +77,7 @@ class AgentStore:
 
         def work(connection: Connection) -> None:
             agent_id = self._put_agent(
-                connection, DEVELOPMENT_AGENT, DEVELOPMENT_SESSION, DEVELOPMENT_KEY_NAME, key, ALL_SCOPES
+                connection, DEVELOPMENT_AGENT, DEVELOPMENT_SESSION, DEVELOPMENT_KEY_NAME, key, " ".join(DEFAULT_SCOPES)
             )
             self._db.statements.revoke_other_keys(
                 connection,

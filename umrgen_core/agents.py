@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from umrgen_core.config import LimitSettings
+from umrgen_core.sections import LimitSettings
 from umrgen_core.sqlite import Row
 
 
@@ -18,6 +18,12 @@ class Scope(StrEnum):
     """Submit and cancel jobs."""
     READ = "read"
     """Everything that changes nothing."""
+    ADMIN = "admin"
+    """The owner's pages of the console; no key has it unless it is named when the key is made."""
+
+
+DEFAULT_SCOPES = (Scope.UPLOAD, Scope.GENERATE, Scope.READ)
+"""Of a key for which nothing else is said."""
 
 
 ALWAYS_CHECKED = "minors"

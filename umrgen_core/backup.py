@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from umrgen_core.config import StorageSettings
 from umrgen_core.errors import ConfigError, SchemaError
 from umrgen_core.files import FileStore, Shelf
 from umrgen_core.presence import check_integrity, list_living
 from umrgen_core.schema import check_version, find_version
+from umrgen_core.sections import StorageSettings
 from umrgen_core.sqlite import SqliteError, open_reader
 
 SECRET_NAME = "secret"  # noqa: S105 - a name of a file
 """The master of the webhooks' secrets, where [auth] secret_file names no other place."""
+
+LAST_NAME = "last-backup"
+"""An empty file in the data directory, as old as the newest backup."""
 
 KEPT = {Shelf.OUTPUTS: "outputs", Shelf.REFERENCES: '"references"'}
 
@@ -48,6 +52,7 @@ def back_up(storage: StorageSettings, target: Path) -> BackupReport:
     _sync_tree(partial)
     partial.rename(target)
     _sync(target.parent)
+    _note_time(storage.data_dir / LAST_NAME)
     return BackupReport(target, *report)
 
 
@@ -78,6 +83,13 @@ def restore(storage: StorageSettings, source: Path) -> BackupReport:
     partial.rename(storage.data_dir)
     _sync(storage.data_dir.parent)
     return BackupReport(storage.data_dir, *report)
+
+
+def _note_time(path: Path) -> None:
+    """For whoever watches. Made anew, since it may be another user's; a backup is none the worse without it."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
 
 
 def _snapshot(source: Path, target: Path) -> None:

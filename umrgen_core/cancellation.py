@@ -18,6 +18,8 @@ class Erased:
 
     job: Job
     disk_name: str | None
+    cancelled: bool
+    """Whether it was still queued, and so ended only now."""
 
 
 class Cancellation:
@@ -32,16 +34,25 @@ class Cancellation:
 
         An ended job is left as it is. Raises JobNotFound.
         """
-        return await self._db.writer.run(lambda connection: self._cancel(connection, agent, job_id))
+        job, ended = await self._db.writer.run(lambda connection: self._cancel(connection, agent, job_id))
+        self._note_end(job, ended)
+        return job
 
     async def erase(self, agent: Agent, job_id: str) -> Erased:
         """Delete an ended job with prompt, output and events; a queued one is cancelled first.
 
         Raises JobNotFound, InvalidRequest while it runs, ReferenceInUse while a live job names its output.
         """
-        return await self._db.writer.run(lambda connection: self._erase(connection, agent, job_id))
+        erased = await self._db.writer.run(lambda connection: self._erase(connection, agent, job_id))
+        self._note_end(erased.job, erased.cancelled)
+        return erased
 
-    def _cancel(self, connection: Connection, agent: Agent, job_id: str) -> Job:
+    def _note_end(self, job: Job, ended: bool) -> None:
+        if ended:
+            self._db.meter.job_ended(job.model, JobState.CANCELLED, "")
+
+    def _cancel(self, connection: Connection, agent: Agent, job_id: str) -> tuple[Job, bool]:
+        """The job as it then stands, and whether it ended by this."""
         statements, now_us = self._db.statements, self._db.clock.wall_us()
         job = self._get(connection, agent, job_id)
         if job.state is JobState.QUEUED:
@@ -50,15 +61,15 @@ class Cancellation:
         elif job.state is JobState.RUNNING:
             statements.request_cancel(connection, id=job_id, now_us=now_us)
         else:
-            return job
-        return self._get(connection, agent, job_id)
+            return job, False
+        return self._get(connection, agent, job_id), job.state is JobState.QUEUED
 
     def _erase(self, connection: Connection, agent: Agent, job_id: str) -> Erased:
         job = self._get(connection, agent, job_id)
         if job.state is JobState.RUNNING:
             problem = "the job is running: cancel it, wait for its end, then erase it"
             raise InvalidRequest([FieldProblem("erase", problem)])
-        job = self._cancel(connection, agent, job_id)
+        job, cancelled = self._cancel(connection, agent, job_id)
         statements = self._db.statements
         if job.output is not None and statements.is_output_pinned(connection, id=job.output.id)[0]:
             raise ReferenceInUse("A queued or running job names this picture. Wait for it to end, then erase.")
@@ -66,9 +77,9 @@ class Cancellation:
         try:
             statements.delete_ended_job(connection, id=job_id)
             if job.output is None:
-                return Erased(job, None)
+                return Erased(job, None, cancelled)
             row = statements.delete_output(connection, id=job.output.id)
-            return Erased(job, row["disk_name"])
+            return Erased(job, row["disk_name"], cancelled)
         finally:
             connection.execute("PRAGMA secure_delete=OFF")
 

@@ -14,10 +14,12 @@ from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.errors import StaleClaim
 from umrgen_core.jobs import Claim, ErrorCode, Job, JobState, Pin
+from umrgen_core.logs import get_logger
 from umrgen_core.rows import to_job, to_pin
 from umrgen_core.run_times import run_time_key_of, total_key
 from umrgen_core.sqlite import Connection, Row
 
+LOG = get_logger("recovery")
 MAX_DEVICE_LOSSES = 2
 """A job whose runs took the device down so often is not run again."""
 
@@ -39,6 +41,9 @@ class Recovered:
     """What recovery did with one job."""
 
     job_id: str
+    fence: int
+    request_id: str
+    model: str
     state: JobState
     reason: str
 
@@ -98,7 +103,10 @@ class ClaimStore:
                     break
             return claims
 
-        return await self._db.writer.run(work)
+        claims = await self._db.writer.run(work)
+        for claim in claims:
+            self._db.meter.job_claimed(claim.job.model)
+        return claims
 
     async def find_waiting(self, models: Sequence[str]) -> Waiting | None:
         """The job that `claim_from` with `fresh` would most likely claim next. Nothing is changed."""
@@ -141,8 +149,9 @@ class ClaimStore:
             lease_until_boot_ms=self._lease_until_ms(),
         )
         statements.mark_served(connection, agent_id=row["agent_id"])
-        job = to_job(statements.get_job(connection, id=row["id"]))
-        return Claim(job, tuple(to_pin(pin) for pin in statements.list_pins(connection, job_id=job.id)))
+        claimed = statements.get_job(connection, id=row["id"])
+        pins = tuple(to_pin(pin) for pin in statements.list_pins(connection, job_id=row["id"]))
+        return Claim(to_job(claimed), pins, claimed["agent_name"])
 
     async def heartbeat(self, claim: Claim) -> bool:
         """Renew the lease; whether the agent has asked for a cancel. Raises StaleClaim."""
@@ -186,6 +195,7 @@ class ClaimStore:
             self._put_run_time(connection, claim.job, run_s)
 
         await self._db.writer.run(work)
+        self._db.meter.job_completed(claim.job.model, timings, ran_with or {})
 
     def _complete(
         self,
@@ -240,6 +250,7 @@ class ClaimStore:
             self._fail(connection, claim.job_id, claim.fence, error_code, error, retryable)
 
         await self._db.writer.run(work)
+        self._db.meter.job_ended(claim.job.model, JobState.FAILED, error_code)
 
     def _fail(
         self, connection: Connection, job_id: str, fence: int, error_code: str, error: str, retryable: bool
@@ -266,6 +277,7 @@ class ClaimStore:
             self._cancel(connection, claim.job_id, claim.fence)
 
         await self._db.writer.run(work)
+        self._db.meter.job_ended(claim.job.model, JobState.CANCELLED, "")
 
     def _cancel(self, connection: Connection, job_id: str, fence: int) -> None:
         now_us = self._db.clock.wall_us()
@@ -283,20 +295,30 @@ class ClaimStore:
             self._requeue(connection, claim.job_id, claim.fence, attempts_undone=1)
 
         await self._db.writer.run(work)
+        self._db.meter.job_requeued(claim.job.model, "given_back")
 
     async def release(self, claim: Claim, reason: str) -> None:
         """Let go of a job that could not be finished: requeued while attempts are left, else failed.
 
         `reason` begins the sentence that its agent is told. Raises StaleClaim, also when a cancel was asked for.
         """
-        await self._db.writer.run(lambda connection: self._release(connection, claim, reason))
+        failed_with = await self._db.writer.run(lambda connection: self._release(connection, claim, reason))
+        self._note_release(claim, failed_with)
 
-    def _release(self, connection: Connection, claim: Claim, reason: str) -> None:
+    def _note_release(self, claim: Claim, failed_with: ErrorCode | None) -> None:
+        if failed_with is None:
+            self._db.meter.job_requeued(claim.job.model, "released")
+        else:
+            self._db.meter.job_ended(claim.job.model, JobState.FAILED, failed_with)
+
+    def _release(self, connection: Connection, claim: Claim, reason: str) -> ErrorCode | None:
+        """What the job failed with; None where it is queued again."""
         if claim.job.attempts < self._jobs.max_attempts:
             self._requeue(connection, claim.job_id, claim.fence, attempts_undone=0)
-            return
+            return None
         error = f"{reason} in each of {claim.job.attempts} attempts. Tell the owner of the service."
         self._fail(connection, claim.job_id, claim.fence, ErrorCode.WORKER_LOST, error, retryable=True)
+        return ErrorCode.WORKER_LOST
 
     async def lose_device(self, claim: Claim) -> None:
         """Let go of a job whose run took the device down; one that does it again fails for good.
@@ -304,19 +326,19 @@ class ClaimStore:
         Raises StaleClaim, also when a cancel was asked for.
         """
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> ErrorCode | None:
             counted = self._db.statements.count_device_loss(connection, id=claim.job_id, fence=claim.fence)
             losses = _held(counted, claim)["device_losses"]
             if losses < MAX_DEVICE_LOSSES:
-                self._release(connection, claim, "The device failed")
-                return
+                return self._release(connection, claim, "The device failed")
             error = (
                 f"The device failed in {losses} runs of this job, so it is not run again."
                 " Change the request, or tell the owner of the service."
             )
             self._fail(connection, claim.job_id, claim.fence, ErrorCode.MODEL_ERROR, error, retryable=False)
+            return ErrorCode.MODEL_ERROR
 
-        await self._db.writer.run(work)
+        self._note_release(claim, await self._db.writer.run(work))
 
     def _requeue(self, connection: Connection, job_id: str, fence: int, attempts_undone: int) -> None:
         row = self._db.statements.give_back(
@@ -337,7 +359,25 @@ class ClaimStore:
         overdue = await self._db.reader.all(self._db.statements.list_overdue.sql, **moment)
         if not lost and not overdue:
             return ()
-        return await self._db.writer.run(self._recover)
+        recovered = await self._db.writer.run(self._recover)
+        for one in recovered:
+            self._note_recovery(one)
+        return recovered
+
+    def _note_recovery(self, one: Recovered) -> None:
+        LOG.warning(
+            "job_recovered",
+            job_id=one.job_id,
+            fence=one.fence,
+            request_id=one.request_id,
+            model=one.model,
+            state=one.state.value,
+            reason=one.reason,
+        )
+        if one.state is JobState.QUEUED:
+            self._db.meter.job_requeued(one.model, one.reason)
+        else:
+            self._db.meter.job_ended(one.model, one.state, one.reason if one.state is JobState.FAILED else "")
 
     def _recover(self, connection: Connection) -> list[Recovered]:
         statements, clock = self._db.statements, self._db.clock
@@ -345,28 +385,28 @@ class ClaimStore:
         lost = list(statements.list_lost(connection, **moment))
         overdue = list(statements.list_overdue(connection, **moment))
         recovered = [self._recover_one(connection, row) for row in lost]
-        return recovered + [self._end_overdue(connection, row["id"]) for row in overdue]
+        return recovered + [self._end_overdue(connection, row) for row in overdue]
 
     def _recover_one(self, connection: Connection, row: Row) -> Recovered:
         job_id, fence = row["id"], row["fence"]
         if row["cancel_requested_at_us"] is not None:
             self._cancel(connection, job_id, fence)
-            return Recovered(job_id, JobState.CANCELLED, "cancel requested")
+            return _tell(row, JobState.CANCELLED, "cancel requested")
         if row["attempts"] < self._jobs.max_attempts:
             self._requeue(connection, job_id, fence, attempts_undone=0)
-            return Recovered(job_id, JobState.QUEUED, ErrorCode.WORKER_LOST)
+            return _tell(row, JobState.QUEUED, ErrorCode.WORKER_LOST)
         error = (
             f"The worker was lost in each of {row['attempts']} attempts."
             " Submit the job again; if it fails again, tell the owner of the service."
         )
         self._fail(connection, job_id, fence, ErrorCode.WORKER_LOST, error, retryable=True)
-        return Recovered(job_id, JobState.FAILED, ErrorCode.WORKER_LOST)
+        return _tell(row, JobState.FAILED, ErrorCode.WORKER_LOST)
 
-    def _end_overdue(self, connection: Connection, job_id: str) -> Recovered:
+    def _end_overdue(self, connection: Connection, row: Row) -> Recovered:
         clock = self._db.clock
         self._db.statements.fail_overdue(
             connection,
-            id=job_id,
+            id=row["id"],
             boot_id=clock.boot_id,
             now_boot_ms=clock.boot_ms(),
             error_code=ErrorCode.TIMEOUT,
@@ -374,8 +414,8 @@ class ClaimStore:
             now_us=clock.wall_us(),
             expires_at_us=clock.wall_us() + self._retention_us,
         )
-        self._db.statements.release_pins(connection, job_id=job_id)
-        return Recovered(job_id, JobState.FAILED, ErrorCode.TIMEOUT)
+        self._db.statements.release_pins(connection, job_id=row["id"])
+        return _tell(row, JobState.FAILED, ErrorCode.TIMEOUT)
 
     async def adopt_queue(self) -> None:
         """Once at start: after a reboot the time of queued jobs starts anew, unknown time having passed."""
@@ -394,6 +434,10 @@ class ClaimStore:
 
     def _queue_until_ms(self) -> int:
         return self._db.clock.boot_ms() + int(self._jobs.queue_ttl_s * 1000)
+
+
+def _tell(row: Row, state: JobState, reason: str) -> Recovered:
+    return Recovered(row["id"], row["fence"], row["request_id"], row["model"], state, reason)
 
 
 def _choose_fairest(heads: Iterable[Row | None]) -> Row | None:

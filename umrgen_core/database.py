@@ -10,6 +10,7 @@ from typing import Any
 from umrgen_core.clock import Clock
 from umrgen_core.config import Settings
 from umrgen_core.integrity import Integrity
+from umrgen_core.meter import QUIET, Meter
 from umrgen_core.names import new_process_id
 from umrgen_core.presence import Presence
 from umrgen_core.reader import Reader
@@ -28,11 +29,14 @@ class Database:
     statements: Any
     integrity: Integrity
     clock: Clock
+    meter: Meter = QUIET
 
 
 @asynccontextmanager
-async def open_database(settings: Settings, clock: Clock, process_id: str | None = None) -> AsyncIterator[Database]:
-    """Open the store of `settings`, creating it where there is none.
+async def open_database(
+    settings: Settings, clock: Clock, process_id: str | None = None, *, meter: Meter = QUIET
+) -> AsyncIterator[Database]:
+    """Open the store of `settings`, creating it where there is none; `meter` is told what is done with it.
 
     After an unclean stop nothing can be written until `integrity` is good.
 
@@ -45,13 +49,13 @@ async def open_database(settings: Settings, clock: Clock, process_id: str | None
     async with AsyncExitStack() as stack:
         presence = Presence(storage.data_dir, process_id)
         stack.callback(presence.withdraw)
-        reader = Reader(storage.database)
+        reader = Reader(storage.database, meter=meter)
         await reader.open()
         stack.push_async_callback(reader.close)
-        writer = Writer(storage.data_dir, storage.database, storage.lock_timeout_s)
+        writer = Writer(storage.data_dir, storage.database, storage.lock_timeout_s, meter)
         writer.start()
         stack.push_async_callback(writer.close)
         integrity = Integrity(storage.database, presence, writer)
         stack.push_async_callback(integrity.close)
         integrity.start()
-        yield Database(writer, reader, load_statements(), integrity, clock)
+        yield Database(writer, reader, load_statements(), integrity, clock, meter)

@@ -10,8 +10,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from umrgen_core.config import StorageSettings
 from umrgen_core.errors import Unavailable
+from umrgen_core.sections import StorageSettings
 
 BALLAST_NAME = "ballast"
 

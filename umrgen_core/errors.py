@@ -4,6 +4,7 @@ UmrgenError                      has a stable `code`
 ├── ConfigError                  settings that cannot be used; stops the start
 ├── SchemaError                  the store was made by an older or newer UMRGEN
 ├── AccountError                 the owner named an agent, key or limit that cannot be
+├── OperatorError                the owner asked for something about a job or the store that cannot be
 ├── RequestError                 an agent's fault; the web tier answers with it
 │   ├── InvalidJson
 │   ├── InvalidRequest           carries one FieldProblem for each field
@@ -34,12 +35,21 @@ UmrgenError                      has a stable `code`
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 CANNOT_START = 2
 """Exit status of a process that another try would not help: settings, schema or address are wrong."""
+PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+"""What may be over by the next try: a full disk, too little memory."""
+
+
+def find_exit_status(error: Exception) -> int:
+    """CANNOT_START, or 1 for what a supervisor should try again."""
+    passes = isinstance(error, Unavailable) or (isinstance(error, OSError) and error.errno in PASSING)
+    return 1 if passes else CANNOT_START
 
 
 class UmrgenError(Exception):
@@ -68,6 +78,12 @@ class AccountError(UmrgenError):
     """The owner named an agent, key or limit that cannot be. The message says what to name instead."""
 
     code = "account_error"
+
+
+class OperatorError(UmrgenError):
+    """The owner asked for something about a job or the store that cannot be. The message says what can."""
+
+    code = "operator_error"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,7 +271,10 @@ class Unavailable(UmrgenError):
     """Store or disk cannot take writes now. Whether the write happened may be unknown."""
 
     code = "unavailable"
-    retry_after_s: ClassVar[float] = 2.0
+
+    def __init__(self, message: str, *, retry_after_s: float = 2.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 class InternalError(UmrgenError):

@@ -56,6 +56,13 @@ class FileStore:
         """Where a file is. The name comes from a row, never from a request."""
         return self._root / shelf / disk_name
 
+    def walk(self) -> Iterator[tuple[Shelf, str]]:
+        """Every file on every shelf, whether or not a row names it."""
+        for shelf in Shelf:
+            with os.scandir(self.folder(shelf)) as entries:
+                for entry in entries:
+                    yield shelf, entry.name
+
     def exists(self, shelf: Shelf, disk_name: str) -> bool:
         """Whether the file is there."""
         return self.path(shelf, disk_name).is_file()

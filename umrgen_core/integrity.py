@@ -72,7 +72,7 @@ class Integrity:
         except SchemaError as error:
             self.state, self.problem = IntegrityState.DAMAGED, error.message
             self._writer.refuse("The store is damaged and takes no writes until its owner has restored it.")
-            LOG.error("store_damaged", problem=error.message)  # noqa: TRY400 - the message is the whole story
+            LOG.error("store_damaged", error=error.message)  # noqa: TRY400 - the message is the whole story
             return
         self._presence.forget(abandoned)
         self.state = IntegrityState.GOOD

@@ -29,7 +29,7 @@ REPLAY_RETENTION_US = 24 * 3600 * 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class QueuePlace:
-    """Where a queued job stands. `eta_s` is None when no such run has been measured."""
+    """Where a queued job stands. `eta_s` is None when no such run has been measured, or the queue is paused."""
 
     position: int
     capped: bool
@@ -61,27 +61,43 @@ class JobStore:
         self._queue_ttl_ms = int(settings.jobs.queue_ttl_s * 1000)
         self._admission = Admission(database, settings)
 
-    async def enqueue(self, agent: Agent, job_id: str, request: AcceptedRequest, request_id: str) -> tuple[Job, int]:
+    async def enqueue(
+        self, agent: Agent, job_id: str, request: AcceptedRequest, request_id: str, traceparent: str | None = None
+    ) -> tuple[Job, int]:
         """Put a job on disk, its images pinned; the job and its queue position.
 
-        Raises ReferenceNotFound, ConcurrentLimit, QueueFull or QuotaExceeded; then nothing is written.
+        Raises Unavailable while the queue drains, ReferenceNotFound, ConcurrentLimit, QueueFull or QuotaExceeded;
+        then nothing is written.
         """
         return await self._db.writer.run(
-            lambda connection: self._enqueue(connection, agent, job_id, request, request_id)
+            lambda connection: self._enqueue(connection, agent, job_id, request, request_id, traceparent)
         )
 
     def _enqueue(
-        self, connection: Connection, agent: Agent, job_id: str, request: AcceptedRequest, request_id: str
+        self,
+        connection: Connection,
+        agent: Agent,
+        job_id: str,
+        request: AcceptedRequest,
+        request_id: str,
+        traceparent: str | None,
     ) -> tuple[Job, int]:
+        self._admission.check_open(connection)
         images = self._admission.resolve_images(connection, agent, request.reference_names)
         self._admission.check_limits(connection, agent)
-        self._insert(connection, agent, job_id, request, request_id, images)
+        self._insert(connection, agent, job_id, request, request_id, traceparent, images)
         job = to_job(self._db.statements.get_job(connection, id=job_id))
         counted: int = self._db.statements.queue_position(connection, **_position_arguments(job))[0]
         return job, min(counted, MOST_POSITION)
 
     async def enqueue_once(
-        self, agent: Agent, job_id: str, request: AcceptedRequest, request_id: str, submission: Submission
+        self,
+        agent: Agent,
+        job_id: str,
+        request: AcceptedRequest,
+        request_id: str,
+        submission: Submission,
+        traceparent: str | None = None,
     ) -> Replay:
         """Like `enqueue`, unless this submission was accepted before: then its first answer.
 
@@ -95,7 +111,7 @@ class JobStore:
             )
             if row is not None:
                 return _replay(row, submission)
-            job, position = self._enqueue(connection, agent, job_id, request, request_id)
+            job, position = self._enqueue(connection, agent, job_id, request, request_id, traceparent)
             answer = submission.render(job, position)
             self._db.statements.put_replay(
                 connection,
@@ -132,8 +148,9 @@ class JobStore:
     async def locate(self, job: Job) -> QueuePlace:
         """Position and estimate of a queued job."""
         row = await self._db.reader.one(self._db.statements.queue_position.sql, **_position_arguments(job))
-        counted: int = row[0] if row is not None else 1
-        run_s = await self.find_run_time(job)
+        counted: int = row["position"] if row is not None else 1
+        paused = row is not None and row["paused_at_us"] is not None
+        run_s = None if paused else await self.find_run_time(job)
         position = min(counted, MOST_POSITION)
         return QueuePlace(position, counted > MOST_POSITION, None if run_s is None else run_s * position)
 
@@ -171,6 +188,7 @@ class JobStore:
         job_id: str,
         request: AcceptedRequest,
         request_id: str,
+        traceparent: str | None,
         images: list[PinnedImage],
     ) -> None:
         clock = self._db.clock
@@ -190,6 +208,7 @@ class JobStore:
             ignored=json.dumps(request.ignored),
             callback_url=request.callback_url,
             request_id=request_id,
+            traceparent=traceparent,
             now_us=clock.wall_us(),
             boot_id=clock.boot_id,
             queue_until_boot_ms=clock.boot_ms() + self._queue_ttl_ms,

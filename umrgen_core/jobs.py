@@ -91,6 +91,8 @@ class Job:
     output: Output | None
     callback_url: str | None
     """Where its agent wants to be told of its end."""
+    traceparent: str | None
+    """The span of the request that it came with, as W3C Trace Context writes it, where there was one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +152,8 @@ class Claim:
 
     job: Job
     pins: tuple[Pin, ...]
+    agent: str
+    """The name of the job's agent."""
 
     @property
     def job_id(self) -> str:

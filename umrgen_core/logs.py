@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from umrgen_core.config import LogSettings
+from umrgen_core.sections import LogSettings
 
 _SHARED: list[Any] = [
     structlog.contextvars.merge_contextvars,

@@ -14,10 +14,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
-from umrgen_core.config import WebhookSettings
 from umrgen_core.errors import FieldProblem, InvalidRequest
 from umrgen_core.loras import LoraShelf
 from umrgen_core.profiles import MAX_LORAS, MAX_REFERENCES, MAX_SIDE_PX, MIN_SIDE_PX, ModelProfile
+from umrgen_core.sections import WebhookSettings
 from umrgen_core.webhooks import MAX_CALLBACK_CHARS, find_callback_problem
 
 MAX_PROMPT_CHARS = 2000

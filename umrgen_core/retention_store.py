@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from umrgen_core.database import Database
@@ -22,6 +23,16 @@ class DoomedFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Expired:
+    """What one round deleted: rows by kind, and the files that belonged to them."""
+
+    jobs: int = 0
+    references: int = 0
+    replays: int = 0
+    files: tuple[DoomedFile, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class KnownFile:
     """A file that a row names, and what it must be."""
 
@@ -36,26 +47,38 @@ class RetentionStore:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    async def expire(self) -> list[DoomedFile]:
+    async def expire(self) -> Sequence[DoomedFile]:
         """Delete rows that have expired and are not pinned; the files to unlink afterwards."""
+        return (await self.sweep()).files
+
+    async def sweep(self) -> Expired:
+        """As `expire`, and says what the rows were."""
         found = await self._db.reader.one(self._db.statements.find_expired.sql, now_us=self._db.clock.wall_us())
         if found is None or not found["found"]:
-            return []
+            return Expired()
         return await self._db.writer.run(self._expire)
 
-    def _expire(self, connection: Connection) -> list[DoomedFile]:
+    async def count_expired(self, most: int) -> Expired:
+        """Rows that a sweep would find, each kind counted no further than `most`; pinned ones are among them."""
+        now_us = self._db.clock.wall_us()
+        (row,) = await self._db.reader.all(self._db.statements.count_expired.sql, now_us=now_us, most=most)
+        return Expired(row["jobs"], row["uploads"], row["replays"])
+
+    def _expire(self, connection: Connection) -> Expired:
         statements, now_us = self._db.statements, self._db.clock.wall_us()
         doomed = []
-        for row in list(statements.list_expired_jobs(connection, now_us=now_us, most=ROWS_PER_ROUND)):
+        jobs = list(statements.list_expired_jobs(connection, now_us=now_us, most=ROWS_PER_ROUND))
+        for row in jobs:
             output_id = statements.delete_ended_job(connection, id=row["id"])["output_id"]
             if output_id is not None:
                 output = statements.delete_output(connection, id=output_id)
                 doomed.append(DoomedFile(Shelf.OUTPUTS, output["disk_name"]))
-        for row in list(statements.list_expired_references(connection, now_us=now_us, most=ROWS_PER_ROUND)):
+        references = list(statements.list_expired_references(connection, now_us=now_us, most=ROWS_PER_ROUND))
+        for row in references:
             reference = statements.delete_reference(connection, id=row["id"])
             doomed.append(DoomedFile(Shelf.REFERENCES, reference["disk_name"]))
-        statements.delete_expired_replays(connection, now_us=now_us, most=REPLAYS_PER_ROUND)
-        return doomed
+        replays = statements.delete_expired_replays(connection, now_us=now_us, most=REPLAYS_PER_ROUND)
+        return Expired(len(jobs), len(references), replays, tuple(doomed))
 
     async def is_named(self, shelf: Shelf, disk_name: str) -> bool:
         """Whether a row names the file, or may yet: that of a claim that is held. Nothing in `incoming` has one."""

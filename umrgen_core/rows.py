@@ -47,6 +47,7 @@ def to_job(row: Row) -> Job:
         retryable=None if row["retryable"] is None else bool(row["retryable"]),
         output=None if row["output_id"] is None else _joined_output(row),
         callback_url=row["callback_url"],
+        traceparent=row["traceparent"],
     )
 
 

@@ -22,6 +22,7 @@ SqliteError = sqlite3.Error
 IntegrityError = sqlite3.IntegrityError
 OperationalError = sqlite3.OperationalError
 Row = sqlite3.Row
+sqlite_version = sqlite3.sqlite_version
 
 FIRST_SAFE = (3, 51, 3)
 BACKPORTS = {(3, 44): 6, (3, 50): 7}
@@ -59,10 +60,22 @@ def open_reader(database: Path) -> Connection:
     return connection
 
 
-def _connect(database: Path) -> Connection:
+def open_untouched(database: Path) -> Connection:
+    """A connection for looking at a store that may be broken: no byte of the database or its log is changed.
+
+    An ordinary reader that is the last to close would write the log back. Where there is no log nobody writes, and
+    SQLite is told that nothing will change, or else it would make one: so keep this connection for seconds only.
+    """
+    wal = database.with_name(database.name + "-wal")
+    connection = _connect(database, "mode=ro" if wal.exists() else "mode=ro&immutable=1")
+    connection.execute("PRAGMA query_only=ON")
+    return connection
+
+
+def _connect(database: Path, mode: str = "mode=rw") -> Connection:
     # isolation_level=None: transactions are begun by us, always IMMEDIATE when they write.
     connection = sqlite3.connect(
-        f"file:{_quote(database)}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=5.0
+        f"file:{_quote(database)}?{mode}", uri=True, isolation_level=None, check_same_thread=False, timeout=5.0
     )
     connection.row_factory = sqlite3.Row
     # 8 MiB a connection keeps the web tier below 100 MB however large the store grows; the kernel caches the rest.

@@ -99,6 +99,7 @@ class WebhookStore:
             )
 
         await self._db.writer.run(work)
+        self._db.meter.webhook_tried(state)
 
     async def retry(self, delivery: Delivery, delay_s: float, outcome: str) -> None:
         """Try again after `delay_s`. A row that was erased, replayed or claimed anew stays as it is."""
@@ -116,6 +117,7 @@ class WebhookStore:
             )
 
         await self._db.writer.run(work)
+        self._db.meter.webhook_tried("delayed")
 
     async def list_newest(self, state: WebhookState | None) -> list[Row]:
         """The newest hundred, with their jobs' states and agents' names."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 from umrgen_core.errors import SchemaError, Unavailable
 from umrgen_core.lock import StoreLock
 from umrgen_core.logs import get_logger
+from umrgen_core.meter import QUIET, Meter
 from umrgen_core.schema import check_version, read_version
 from umrgen_core.sqlite import Connection, IntegrityError, SqliteError, open_writer
 
@@ -65,6 +67,7 @@ class _Item:
             return
         if self.error is not None:
             self.future.set_exception(self.error)
+            self.future.exception()  # a caller that was cancelled never asks; unasked, asyncio would log it
         else:
             self.future.set_result(self.result)
 
@@ -72,13 +75,15 @@ class _Item:
 class Writer:
     """Owns the write connection and its thread."""
 
-    def __init__(self, data_dir: Path, database: Path, lock_timeout_s: float) -> None:
+    def __init__(self, data_dir: Path, database: Path, lock_timeout_s: float, meter: Meter = QUIET) -> None:
         self._database = database
+        self._meter = meter
         self._timeout_s = lock_timeout_s
         self._lock = StoreLock(data_dir)
         self._waiting: deque[_Item] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self._held_since_s: float | None = None
         self._refusal: str | None = None
         self._connection: Connection | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -88,6 +93,12 @@ class Writer:
         """Start the thread; answers go to the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
+
+    @property
+    def held_s(self) -> float:
+        """For how long the transaction under way has kept others from writing; 0 where there is none."""
+        since_s = self._held_since_s
+        return 0.0 if since_s is None else time.perf_counter() - since_s
 
     def refuse(self, message: str | None) -> None:
         """Answer every write with Unavailable and this message; None takes writes again."""
@@ -126,14 +137,18 @@ class Writer:
     def _serve(self) -> None:
         while self._await_work():
             batch: list[_Item] = []
+            asked = time.perf_counter()
             try:
                 with self._lock.held():
+                    began = self._held_since_s = time.perf_counter()
                     batch = self._take_batch()
                     if batch:
                         self._write(batch)
+                        self._meter.wrote(len(batch), began - asked, time.perf_counter() - began)
             except OSError as error:  # the lock itself: this thread must outlive it
                 batch = batch or self._take_batch()
                 self._fail(batch, CANNOT_WRITE, str(error))
+            self._held_since_s = None
             self._answer(batch)
         self._drop_connection()
         self._lock.close()
@@ -171,7 +186,8 @@ class Writer:
         return self._connection
 
     def _fail(self, batch: list[_Item], message: str, reason: str) -> None:
-        LOG.error("store_write_failed", items=len(batch), reason=reason)
+        LOG.error("store_write_failed", items=len(batch), error=reason)
+        self._meter.write_failed()
         # After a failed statement or commit the connection's state is not worth guessing.
         self._drop_connection()
         for item in batch:

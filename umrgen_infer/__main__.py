@@ -10,20 +10,30 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from umrgen_core.clock import SystemClock
 from umrgen_core.config import Settings, load_settings
 from umrgen_core.database import open_database
-from umrgen_core.errors import CANNOT_START, UmrgenError
-from umrgen_core.logs import get_logger, set_up_logs
+from umrgen_core.errors import UmrgenError, find_exit_status
+from umrgen_core.logs import get_logger, log_death, set_up_logs
 from umrgen_core.loras import LoraShelf
+from umrgen_core.metrics.listener import show_metrics
+from umrgen_core.metrics.registry import make_registry
+from umrgen_core.supervision import Supervision, Work
+from umrgen_core.systemd import Notifier, find_notifier
+from umrgen_core.tracing import load_tracer
+from umrgen_core.worker_store import WorkerState
 from umrgen_infer.daemon import Daemon
 from umrgen_infer.memory import DeviceMemory, ReadMemory, read_nothing
+from umrgen_infer.metrics import DaemonMetrics
 from umrgen_infer.painter import Painter
 
 LOG = get_logger("infer")
+LOAD_LIMIT_S = 1800.0
+"""A model that takes longer to load while the daemon serves is taken for stuck; as TimeoutStartSec= of its unit."""
 OFFLINE = "HF_HUB_OFFLINE"
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "fetch": ("umrgen_infer.pipelines.fetch", "0", "download the weights of a profile"),
@@ -42,13 +52,21 @@ class _Measures(Protocol):
 class Loader:
     """Loads models, and reads the memory of the device through the last of them: only they know torch."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, notifier: Notifier) -> None:
         self._settings = settings
+        self._notifier = notifier
         self._read: ReadMemory = read_nothing
+        self.loading: str | None = None
+        """The model that is being loaded."""
 
     def load(self, name: str) -> Painter:
         """Load a served model by its name."""
-        painter = load_painter(self._settings, name)
+        self.loading = name
+        try:
+            with self._notifier.patience(LOAD_LIMIT_S):
+                painter = load_painter(self._settings, name)
+        finally:
+            self.loading = None
         if isinstance(painter, _Measures):
             self._read = painter.read_memory
         return painter
@@ -67,17 +85,53 @@ def load_painter(settings: Settings, name: str) -> Painter:
 
 
 async def _run(settings: Settings) -> int:
-    clock, loader = SystemClock(), Loader(settings)
-    async with open_database(settings, clock) as database:
-        daemon = Daemon(settings, clock, database, loader.load, read_memory=loader.read_memory)
+    notifier, tracer = find_notifier(), load_tracer(settings.trace, "umrgen-infer")
+    clock, loader = SystemClock(), Loader(settings, notifier)
+
+    def tell_state(state: WorkerState) -> None:
+        if state is WorkerState.READY:
+            notifier.ready()
+        elif state is WorkerState.STOPPING:
+            notifier.stopping()
+
+    metrics = DaemonMetrics(make_registry("infer"), settings.served_models)
+    async with (
+        open_database(settings, clock, meter=metrics) as database,
+        show_metrics("infer_listen", settings.metrics.infer_listen, metrics.registry),
+    ):
+        supervision = Supervision(notifier, database)
+        daemon = Daemon(
+            settings,
+            clock,
+            database,
+            loader.load,
+            read_memory=loader.read_memory,
+            beat=supervision.beat,
+            tell_state=tell_state,
+            tracer=tracer,
+        )
+        telling = asyncio.create_task(supervision.tell_status(lambda work: describe(daemon, loader, work)))
+        telling.add_done_callback(log_death)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, daemon.stop)
         LOG.info("started", pid=os.getpid())
         status = await daemon.serve()
-        LOG.info("stopped", status=status)
+        telling.cancel()
+        with suppress(asyncio.CancelledError):
+            await telling
+        LOG.info("stopped", exit_status=status)
+    if tracer is not None:
+        await asyncio.to_thread(tracer.close)
     # A pipeline may still be busy in its thread; everything that counts is on disk.
     logging.shutdown()
     os._exit(status)
+
+
+def describe(daemon: Daemon, loader: Loader, work: Work) -> str:
+    """The line of status: "running ext_…, step 3/4, queue 12"."""
+    loading = f"loading {loader.loading}"
+    does = daemon.describe()
+    return ", ".join([does, *([loading] if loader.loading and loading != does else []), work.queue])
 
 
 def _read_options() -> argparse.Namespace:
@@ -111,7 +165,7 @@ def main() -> int:
         return asyncio.run(_run(settings))
     except (UmrgenError, OSError) as error:
         print(f"umrgen-infer: {error}", file=sys.stderr)
-        return CANNOT_START
+        return find_exit_status(error)
 
 
 if __name__ == "__main__":

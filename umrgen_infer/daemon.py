@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+
+import structlog
 
 from umrgen_core.claim_store import ClaimStore
 from umrgen_core.clock import Clock
@@ -17,6 +19,7 @@ from umrgen_core.files import FileStore
 from umrgen_core.jobs import Claim
 from umrgen_core.logs import get_logger, log_death
 from umrgen_core.names import new_process_id
+from umrgen_core.tracing import Tracer
 from umrgen_core.wakeup import Listener, Wakeup
 from umrgen_core.worker_store import WorkerState, WorkerStore
 from umrgen_infer.claiming import Claiming
@@ -34,6 +37,7 @@ RECOVERY_INTERVAL_S = 1.0
 IMAGE_THREADS = 2
 REFERENCE_BYTES = 256 << 20
 """Memory for decoded references."""
+TellState = Callable[[WorkerState], None]
 MAX_TURNS = 2
 """Held at once: one paints while another is published or waits. A turn is one claim, or those painted together."""
 
@@ -51,6 +55,8 @@ class Daemon:
         *,
         read_memory: ReadMemory = read_nothing,
         beat: Beat = lambda: None,
+        tell_state: TellState = lambda _: None,
+        tracer: Tracer | None = None,
     ) -> None:
         self._settings = settings
         self._database = database
@@ -59,6 +65,8 @@ class Daemon:
         self._files = FileStore(settings.storage.data_dir)
         self._load_check = load_check
         self._beat = beat
+        self._tell_state = tell_state
+        self._tracer = tracer
         self._id = new_process_id()
         self._wakeup = Wakeup(settings.storage.data_dir, Listener.INFER, self._id)
         self._hint = asyncio.Event()
@@ -68,9 +76,20 @@ class Daemon:
         self._painting_thread = ThreadPoolExecutor(1, thread_name_prefix="painter")
         self._image_threads = ThreadPoolExecutor(IMAGE_THREADS, thread_name_prefix="images")
         self._clock = clock
-        self._residency = Residency(settings, clock, load_painter, read_memory)
+        self._residency = Residency(settings, clock, load_painter, read_memory, database.meter)
         self._claiming = Claiming(settings, clock, self._claims, self._workers, self._residency, self._id)
         self.exit_code: int | None = None
+
+    def describe(self) -> str:
+        """What it does now, in words for whoever looks after the process."""
+        if self._state is WorkerState.LOADING:
+            return f"loading {self._settings.default_model}"
+        painting = [run for run in self._runs.values() if run.turn.may_paint.is_set() and not run.painted]
+        runs = painting or list(self._runs.values())
+        others = f" and {len(runs) - 1} more" if len(runs) > 1 else ""
+        if self._state is WorkerState.STOPPING:
+            return f"stopping, finishes {runs[0].job_id}{others}" if runs else "stopping"
+        return f"running {runs[0].describe()}{others}" if runs else "idle"
 
     def stop(self) -> None:
         """Claim no more; finish or give back what runs."""
@@ -109,7 +128,7 @@ class Daemon:
         return True
 
     async def _load(self) -> Workshop | None:
-        LOG.info("model_loading", model=self._settings.default_model, worker=self._id)
+        LOG.info("model_loading", model=self._settings.default_model, worker_id=self._id)
         load = asyncio.get_running_loop().run_in_executor(self._painting_thread, self._load_first)
         loaded = asyncio.Event()
         load.add_done_callback(lambda _: loaded.set())
@@ -117,19 +136,21 @@ class Daemon:
         if not load.done():
             return None
         check = load.result()
-        LOG.info("model_ready", model=self._settings.default_model, worker=self._id)
+        LOG.info("model_ready", model=self._settings.default_model, worker_id=self._id)
         return Workshop(
             settings=self._settings,
             clock=self._clock,
             claims=self._claims,
             files=self._files,
             residency=self._residency,
-            references=ReferenceCache(REFERENCE_BYTES),
+            references=ReferenceCache(REFERENCE_BYTES, self._database.meter),
             output_check=check,
             painting_thread=self._painting_thread,
             image_threads=self._image_threads,
             beat=self._beat,
             tell=self._tell_api,
+            tracer=self._tracer,
+            meter=self._database.meter,
         )
 
     def _load_first(self) -> OutputCheck | None:
@@ -230,7 +251,8 @@ class Daemon:
         run = self._runs.pop(task)
         log_death(task)
         if not task.cancelled() and task.exception() is None and task.result() in FATAL:
-            LOG.error("process_must_end", outcome=task.result().value)
+            with structlog.contextvars.bound_contextvars(**run.labels):
+                LOG.error("process_must_end", outcome=task.result().value)
             self.exit_code = 1
             self.stop()
         else:
@@ -270,8 +292,10 @@ class Daemon:
 
     async def _set_state(self, state: WorkerState) -> None:
         self._state = state
+        self._database.meter.worker_changed(state)
         with suppress(Unavailable):
             await self._announce()
+        self._tell_state(state)
 
     async def _announce(self) -> None:
         broken = self._residency.find_broken()
@@ -293,7 +317,6 @@ class Daemon:
         while True:
             try:
                 for recovered in await self._claims.recover_lost():
-                    LOG.warning("job_recovered", job_id=recovered.job_id, state=recovered.state.value)
                     self._hint.set()
                     self._tell_api(recovered.job_id)
             except Unavailable as error:

@@ -66,6 +66,11 @@ class Lease:
             with suppress(asyncio.CancelledError):
                 await task
 
+    @property
+    def step(self) -> int:
+        """Steps done, as last heard in the event loop."""
+        return self._step
+
     def on_step(self, step: int) -> None:
         """Called in the pipeline's thread. Raises RunStopped when the run must end."""
         self._loop.call_soon_threadsafe(self._note_step, step)
@@ -113,7 +118,7 @@ class Lease:
         except StaleClaim:
             self.stop(StopReason.LOST)
         except Unavailable as error:  # the fence protects the row should the lease run out meanwhile
-            LOG.warning("heartbeat_delayed", job_id=self._claim.job_id, fence=self._claim.fence, error=error.message)
+            LOG.warning("heartbeat_delayed", error=error.message)
         else:
             if cancelled:
                 self.stop(StopReason.CANCELLED)

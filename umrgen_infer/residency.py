@@ -15,6 +15,7 @@ from umrgen_core.config import Settings
 from umrgen_core.errors import RunError
 from umrgen_core.jobs import ErrorCode
 from umrgen_core.logs import get_logger
+from umrgen_core.meter import QUIET, Meter
 from umrgen_infer.memory import Admission, DoesNotFit, ReadMemory, read_nothing
 from umrgen_infer.painter import Commission, DeviceLost, OnStep, OutOfMemory, Painter, Painting, PaintsTogether
 
@@ -46,12 +47,18 @@ class Residency:
     """The loaded models of one device."""
 
     def __init__(
-        self, settings: Settings, clock: Clock, load_painter: LoadPainter, read_memory: ReadMemory = read_nothing
+        self,
+        settings: Settings,
+        clock: Clock,
+        load_painter: LoadPainter,
+        read_memory: ReadMemory = read_nothing,
+        meter: Meter = QUIET,
     ) -> None:
         self._limit_bytes = settings.infer.memory_bytes
         self._clock = clock
         self._load_painter = load_painter
         self._read_memory = read_memory
+        self._meter = meter
         self._painters: dict[str, Painter] = {}  # the least recently used first
         profiles = settings.served_models
         self._bytes = {name: profile.memory_bytes for name, profile in profiles.items()}
@@ -86,7 +93,8 @@ class Residency:
         self._note_together(model)
         self._note_resident()
         self.last_load = LastLoad(self._now_s(), took_s)
-        LOG.info("model_loaded", model=model, bytes=self._bytes[model], duration_s=round(took_s, 6))
+        self._meter.model_loaded(model, took_s)
+        LOG.info("model_loaded", model=model, memory_bytes=self._bytes[model], duration_s=round(took_s, 6))
 
     def _load_or_clear(self, model: str) -> Painter:
         try:
@@ -134,6 +142,7 @@ class Residency:
         try:
             return self._together[model].paint_together(commissions, on_step)
         except OutOfMemory:
+            self._meter.ran_out_of_memory(model)
             self._most_together[model] = max(len(commissions) // 2, 1)
             raise
 
@@ -156,6 +165,7 @@ class Residency:
             except Exception:
                 LOG.exception("model_not_loaded", model=model)
                 self._note_failure(model)
+                self._meter.model_not_loaded(model)
             else:
                 return self.last_load.took_s
         error = (
@@ -184,6 +194,7 @@ class Residency:
         try:
             painting = self._painters[model].paint(commission, on_step, lean=lean)
         except OutOfMemory:
+            self._meter.ran_out_of_memory(model)
             room_bytes = self._read_room()
             LOG.warning("out_of_memory", model=model, lean=lean, others=len(self._painters) - 1)
             if room_bytes is not None and len(self._painters) == 1:
@@ -210,6 +221,7 @@ class Residency:
         self._painters.pop(model).close()
         self._evicted_at_s[model] = self._now_s()
         self._note_resident()
+        self._meter.model_evicted(model)
         LOG.info("model_evicted", model=model)
 
     def _note_resident(self) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import Executor
 from contextlib import suppress
 from enum import StrEnum
+from typing import TypeVar, TypeVarTuple
 
+import structlog
 from PIL import Image
 
 from umrgen_core.claim_store import NewOutput
@@ -24,10 +28,13 @@ from umrgen_infer.memory import DoesNotFit
 from umrgen_infer.output_check import OutputCheck, Verdict
 from umrgen_infer.painter import Commission, DeviceLost, Painting
 from umrgen_infer.png import encode_png
+from umrgen_infer.run_trace import RunTrace
 from umrgen_infer.turn import PaintAlone, Turn
 from umrgen_infer.workshop import Workshop
 
 LOG = get_logger("run")
+T = TypeVar("T")
+Given = TypeVarTuple("Given")
 SETTLE_ATTEMPTS = 5
 SETTLE_PAUSE_S = 1.0
 LONGEST_YIELD_S = 0.02
@@ -79,6 +86,7 @@ class Run:
         self._began = time.perf_counter()
         self._began_painting = self._began
         self._timings: dict[str, float] = {}
+        self._trace = RunTrace(workshop.tracer, workshop.clock, claim)
         self._ran_with: Mapping[str, object] = {}
 
     @property
@@ -91,25 +99,39 @@ class Run:
         """Whether it needs the pipeline no more."""
         return not self.turn.has(self.job_id)
 
+    def describe(self) -> str:
+        """Which job, and how far it has come."""
+        return f"{self.job_id}, step {self.lease.step}/{self._claim.job.steps}"
+
     @property
     def job_id(self) -> str:
         """The job that is run."""
         return self._claim.job_id
+
+    @property
+    def labels(self) -> Mapping[str, object]:
+        """What everything that is logged about it carries."""
+        claim = self._claim
+        return {
+            "job_id": claim.job_id,
+            "agent": claim.agent,
+            "fence": claim.fence,
+            "request_id": claim.job.request_id,
+        }
 
     async def give_back_now(self, task: asyncio.Task[Outcome]) -> None:
         """Give the job back without waiting for the pipeline, whose process is about to end."""
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-        with suppress(Unavailable):
-            outcome = await self._give_back()
-            LOG.info("run_ended", job_id=self.job_id, fence=self._claim.fence, outcome=outcome.value)
+        with suppress(Unavailable), structlog.contextvars.bound_contextvars(**self.labels):
+            self._note_end(await self._give_back())
 
     async def execute(self) -> Outcome:
-        """Run to an outcome; never raises but for cancellation."""
+        """Run to an outcome, in a task of its own; never raises but for cancellation."""
+        structlog.contextvars.bind_contextvars(**self.labels)
         job = self._claim.job
-        log = LOG.bind(job_id=job.id, fence=self._claim.fence, request_id=job.request_id)
-        log.info("run_started", attempt=job.attempts, model=job.model)
+        LOG.info("run_started", attempt=job.attempts, model=job.model)
         async with self.lease:
             try:
                 outcome = await self._try()
@@ -119,8 +141,19 @@ class Run:
                 outcome = Outcome.DROPPED
         if outcome not in FATAL:
             self.turn.note_painted(self.job_id)
-        log.info("run_ended", outcome=outcome.value, duration_s=round(time.perf_counter() - self._began, 6))
+        self._note_end(outcome)
         return outcome
+
+    def _note_end(self, outcome: Outcome) -> None:
+        LOG.info("run_ended", outcome=outcome.value, duration_s=round(time.perf_counter() - self._began, 6))
+        self._trace.send(self._began, self._timings, outcome.value)
+        lost = self.lease.stop_reason is StopReason.LOST
+        self._shop.meter.run_ended(self._claim.job.model, outcome, lease_lost=lost)
+
+    def _in_thread(self, threads: Executor, work: Callable[[*Given], T], *given: *Given) -> asyncio.Future[T]:
+        """Start `work` in a thread, where what is logged carries this run's labels too."""
+        context = contextvars.copy_context()
+        return self._loop.run_in_executor(threads, lambda: context.run(work, *given))
 
     async def _try(self) -> Outcome:
         try:
@@ -154,21 +187,21 @@ class Run:
             return await self._fail(failure.error_code, failure.message, failure.retryable)
         except DeviceLost:
             self.ending = True
-            LOG.exception("device_lost", job_id=self._claim.job_id)
+            LOG.exception("device_lost")
             with suppress(Unavailable):
                 await self._lose_device()
             return Outcome.DEVICE_LOST
         except Exception as error:  # noqa: BLE001 - whatever a pipeline raises ends its job, not the daemon
             # Where it was raised and what it was, without its message: a pipeline's may quote the prompt.
             where = "".join(traceback.format_tb(error.__traceback__))
-            LOG.error("model_error", job_id=self._claim.job_id, error=type(error).__name__, where=where)  # noqa: TRY400
+            LOG.error("model_error", error_type=type(error).__name__, where=where)  # noqa: TRY400
             return await self._fail(
                 ErrorCode.MODEL_ERROR, f"The model failed ({type(error).__name__}).", retryable=True
             )
 
     async def _load_references(self) -> tuple[Image.Image, ...]:
         began = time.perf_counter()
-        references = await self._loop.run_in_executor(
+        references = await self._in_thread(
             self._shop.image_threads,
             self._shop.references.load,
             self._shop.files,
@@ -177,6 +210,7 @@ class Run:
             self._size,
         )
         self._timings["load_references"] = time.perf_counter() - began
+        self._trace.note_end("load_references")
         return references
 
     async def _paint(self, references: tuple[Image.Image, ...], limit: asyncio.Timeout) -> object:
@@ -191,13 +225,14 @@ class Run:
             painting = await self._paint_together(commission, limit)
         else:
             painting = await self._paint_alone(commission)
+        self._trace.note_end("paint")
         self._timings |= painting.timings
         self._ran_with = painting.ran_with
         return painting.image
 
     async def _paint_alone(self, commission: Commission) -> Painting:
         self._began_painting = time.perf_counter()
-        return await self._loop.run_in_executor(self._shop.painting_thread, self._paint_in_thread, commission)
+        return await self._in_thread(self._shop.painting_thread, self._paint_in_thread, commission)
 
     async def _paint_together(self, commission: Commission, limit: asyncio.Timeout) -> Painting:
         """Paint with the others of the turn; where that fails, alone, one after another, in this same attempt."""
@@ -223,7 +258,7 @@ class Run:
 
     async def _require_picture(self, painted: object) -> Image.Image:
         """What the pipeline returned, if it is a picture of just the right size."""
-        return await self._loop.run_in_executor(
+        return await self._in_thread(
             self._shop.image_threads, require_picture, painted, self._size.width, self._size.height
         )
 
@@ -252,10 +287,11 @@ class Run:
         if check is None:
             return image
         began = time.perf_counter()
-        picture, verdict = await self._loop.run_in_executor(self._shop.image_threads, self._examine, check, image)
+        picture, verdict = await self._in_thread(self._shop.image_threads, self._examine, check, image)
         self._timings["check"] = duration_s = round(time.perf_counter() - began, 6)
-        log = LOG.bind(job_id=self._claim.job_id, fence=self._claim.fence, duration_s=duration_s)
-        log.info("output_checked", score=round(verdict.score, 6), blocked=verdict.blocked)
+        self._trace.note_end("check")
+        score = round(verdict.score, 6)
+        LOG.info("output_checked", score=score, blocked=verdict.blocked, duration_s=duration_s)
         if verdict.blocked:
             # Not retryable: the same prompt and seed give the same picture, and a client that repeats by itself
             # would only search for a seed that slips through.
@@ -272,13 +308,14 @@ class Run:
         return picture, check.examine(picture)
 
     async def _publish(self, image: Image.Image) -> Outcome:
-        job, began = self._claim.job, time.perf_counter()
+        began = time.perf_counter()
         try:
-            output = await self._loop.run_in_executor(self._shop.image_threads, self._save, image)
+            output = await self._in_thread(self._shop.image_threads, self._save, image)
         except OSError:
-            LOG.exception("picture_not_saved", job_id=job.id)
+            LOG.exception("picture_not_saved")
             return await self._release("The picture could not be saved")
         self._timings["save"] = time.perf_counter() - began
+        self._trace.note_end("save")
         timings = self._final_timings()
         # Wall time may leap, estimates must not; nor is a model loaded for every run.
         run_s = time.perf_counter() - self._began_painting - self._timings.get("load_model", 0.0)
@@ -286,7 +323,7 @@ class Run:
             await self._settle(lambda: self._shop.claims.complete(self._claim, output, timings, run_s, self._ran_with))
         except StaleClaim:
             return await self._end_unwanted(output)
-        LOG.info("job_completed", job_id=job.id, fence=self._claim.fence, **timings)
+        LOG.info("job_completed", **{f"{stage}_s": seconds for stage, seconds in timings.items()})
         return Outcome.COMPLETED
 
     def _save(self, image: Image.Image) -> NewOutput:
@@ -310,6 +347,7 @@ class Run:
             "height": job.height,
             "references": [pin.sha256 for pin in self._claim.pins],
             "job_id": job.id,
+            "request_id": job.request_id,
         }
         return metadata | ({"prompt": job.prompt} if self._shop.settings.files.embed_prompt else {})
 
@@ -379,7 +417,7 @@ class Run:
             await self._settle(lambda: self._shop.claims.fail(self._claim, error_code, error, retryable))
         except StaleClaim:
             return await self._acknowledge_cancel()
-        LOG.warning("job_failed", job_id=self._claim.job_id, fence=self._claim.fence, error_code=error_code)
+        LOG.warning("job_failed", error_code=error_code)
         return Outcome.FAILED
 
     async def _settle(self, write: Callable[[], Awaitable[None]]) -> None:
@@ -388,6 +426,6 @@ class Run:
             try:
                 return await write()
             except Unavailable as error:
-                LOG.warning("outcome_delayed", job_id=self._claim.job_id, attempt=attempt, error=error.message)
+                LOG.warning("outcome_delayed", tries=attempt + 1, error=error.message)
             await asyncio.sleep(SETTLE_PAUSE_S)
         return await write()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -118,7 +119,8 @@ class Turn:
             seats[0].painted.set_exception(PaintAlone())
         else:
             painting = self._loop.run_in_executor(self._shop.painting_thread, self._paint_in_thread, seats)
-            painting.add_done_callback(lambda done: self._answer(seats, done))
+            # In a context of its own: what is logged there is about all of them, not about the last who came.
+            painting.add_done_callback(lambda done: self._answer(seats, done), context=contextvars.Context())
 
     def _paint_in_thread(self, seats: Sequence[_Seat]) -> Sequence[Painting]:
         self.note_begun()
@@ -152,7 +154,7 @@ class Turn:
                     seat.painted.set_result(painting)
             return
         if not isinstance(error, DeviceLost | _NobodyLeft):
-            LOG.warning("batch_failed", model=self._model, batch=len(seats), exc_info=error)
+            LOG.warning("batch_failed", model=self._model, job_ids=sorted(self._inside), exc_info=error)
         self._near.clear()
         for seat in seats:
             # Nobody knows whose fault it was: each tries for itself, in the same attempt.

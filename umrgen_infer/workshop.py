@@ -14,7 +14,9 @@ from umrgen_core.clock import Clock
 from umrgen_core.config import Settings
 from umrgen_core.files import FileStore
 from umrgen_core.jobs import Pin
+from umrgen_core.meter import QUIET, Meter
 from umrgen_core.profiles import ModelProfile, RenderSize
+from umrgen_core.tracing import Tracer
 from umrgen_infer.output_check import OutputCheck
 from umrgen_infer.residency import Residency
 
@@ -51,6 +53,8 @@ class Workshop:
     image_threads: Executor
     beat: Beat
     tell: Tell
+    tracer: Tracer | None = None
+    meter: Meter = QUIET
 
     def prefetch(self, waiting: Waiting) -> None:
         """Decode the references of a job that will probably be claimed soon. Called in the image threads."""

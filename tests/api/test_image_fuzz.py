@@ -18,8 +18,8 @@ from tests.hostile.build import after_soi, chunk, encode, icc_pieces, noise, seg
 from tests.hostile.build import riff as webp
 from umrgen_api.image_headers import MAX_AREA_PX, MAX_SIDE_PX, MIN_SIDE_PX, RefusedImage, read_header
 from umrgen_api.sanitiser_pool import SanitiserPool
-from umrgen_core.config import UploadSettings
 from umrgen_core.errors import InvalidImage
+from umrgen_core.sections import UploadSettings
 
 EXIF = tiff([(0x0112, 3, 1, 6), (0x010E, 2, 40, 38), (0x011A, 5, 1, 38)], bytes(48))
 NOISE = noise(64, 64)

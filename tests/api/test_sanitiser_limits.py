@@ -22,8 +22,8 @@ from tests.conftest import ROOT, picture_bytes
 from umrgen_api.image_headers import RefusedImage
 from umrgen_api.sanitiser import sanitise
 from umrgen_api.sanitiser_pool import SanitiserPool
-from umrgen_core.config import UploadSettings
 from umrgen_core.errors import InvalidImage, Unavailable
+from umrgen_core.sections import UploadSettings
 
 
 def chunk(kind: bytes, content: bytes = b"") -> bytes:

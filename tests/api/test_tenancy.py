@@ -10,18 +10,22 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import aiohttp
 import pytest
 
 from tests.api.conftest import Server, StartServer
+from tests.api.console import sign_in
 from tests.api.test_status import accept, claim, complete_next
 from tests.conftest import picture_bytes
 from umrgen_api import upkeep
 from umrgen_api.app import ROUTES
+from umrgen_api.console.routes import CONSOLE_ROUTES
 from umrgen_core.keys import mint_key
 
+ADMIN_ROUTES = [(method, path) for method, path, _ in CONSOLE_ROUTES if path.startswith("/console/admin")]
 CHANGING = (b"x-request-id:", b"date:")
 JSON = b"Content-Type: application/json\r\n"
 WIDE = {"concurrent_jobs": 1000, "rate_per_minute": 10**6, "reads_per_minute": 10**6}
@@ -35,6 +39,8 @@ class Tenant:
     name: str
     key: str
     own: Server
+    cookie: str = ""
+    form_token: str = ""
     jobs: dict[str, str] = field(default_factory=dict)
     references: dict[str, str] = field(default_factory=dict)
     outputs: dict[str, str] = field(default_factory=dict)
@@ -45,7 +51,9 @@ class Tenant:
 
     @property
     def authorization(self) -> bytes:
-        return b"Authorization: Bearer %s\r\n" % self.key.encode()
+        key = f"Authorization: Bearer {self.key}\r\n"
+        console = f"Cookie: {self.cookie}\r\nX-Form-Token: {self.form_token}\r\n" if self.cookie else ""
+        return (key + console).encode()
 
 
 World = dict[str, Tenant]
@@ -63,6 +71,7 @@ async def open_world(start_server: StartServer, **sections: dict[str, object]) -
             session = aiohttp.ClientSession(server.url, headers={"Authorization": f"Bearer {key}"})
             exits.push_async_callback(session.close)
             world[name] = Tenant(name, key, Server(server.app, server.url, session))
+            world[name].cookie, world[name].form_token = await sign_in(server.url, key)
             await _fill(world[name], number)
         for tenant in world.values():  # last: until then a claim would take them
             await _leave_queued(tenant)
@@ -204,6 +213,61 @@ def about_files(shelf: str) -> Callable[[Tenant, Tenant], Iterator[Question]]:
     return ask_about
 
 
+FORM = "Content-Type: application/x-www-form-urlencoded\r\n"
+
+
+def about_console_jobs(path: str, statuses: tuple[int, ...] = (404,)) -> Callable[[Tenant, Tenant], Iterator[Question]]:
+    def ask_about(owner: Tenant, _: Tenant) -> Iterator[Question]:
+        for query in ("", "?part=1"):
+            yield Question(f"GET {path}{query} HTTP/1.1\r\n", owner.jobs, statuses)
+
+    return ask_about
+
+
+def about_console_forms(path: str) -> Callable[[Tenant, Tenant], Iterator[Question]]:
+    def ask_about(owner: Tenant, stranger: Tenant) -> Iterator[Question]:
+        body = f"form_token={stranger.form_token}"
+        yield Question(f"POST {path} HTTP/1.1\r\n{FORM}", owner.jobs, (404,), body)
+
+    return ask_about
+
+
+def about_filling_in(owner: Tenant, _: Tenant) -> Iterator[Question]:
+    for query in ("use=NAME", "with=NAME"):
+        yield Question(f"GET /console?{query} HTTP/1.1\r\n", owner.jobs, (200,))
+
+
+def about_posting(owner: Tenant, stranger: Tenant) -> Iterator[Question]:
+    part = '--B\r\nContent-Disposition: form-data; name="{}"\r\n\r\n{}\r\n'
+    fields = [("form_token", stranger.form_token), ("prompt", "a star"), ("reference_images", "NAME")]
+    body = "".join(part.format(*field) for field in fields) + "--B--\r\n"
+    for kinds in (owner.references, owner.outputs):
+        yield Question(
+            "POST /console HTTP/1.1\r\nContent-Type: multipart/form-data; boundary=B\r\n", kinds, (400,), body
+        )
+
+
+def about_console_files(shelf: str) -> Callable[[Tenant, Tenant], Iterator[Question]]:
+    def ask_about(owner: Tenant, _: Tenant) -> Iterator[Question]:
+        kinds = owner.references if shelf == "references" else owner.outputs
+        for head in ("GET /console/{}/NAME", "HEAD /console/{}/NAME", "GET /console/{}/NAME?download"):
+            yield Question(f"{head.format(shelf)} HTTP/1.1\r\n", kinds, (404,))
+
+    return ask_about
+
+
+def at_the_console(
+    case: Callable[[Tenant, Tenant], Iterator[Question]],
+) -> Callable[[Tenant, Tenant], Iterator[Question]]:
+    """Some of the questions of an API's route, of the console's: behind the session it is the same handler."""
+
+    def ask_about(owner: Tenant, stranger: Tenant) -> Iterator[Question]:
+        for question in islice(case(owner, stranger), 3):
+            yield replace(question, head=question.head.replace("/api/v1/", "/console/api/"))
+
+    return ask_about
+
+
 def nothing(_: Tenant, __: Tenant) -> Iterator[Question]:
     """No name goes in: what comes out is looked at by a test of its own, named beside the route."""
     return iter(())
@@ -234,11 +298,32 @@ CASES: dict[tuple[str, str], Callable[[Tenant, Tenant], Iterator[Question]]] = {
     ("GET", "/v1/models/{model}"): nothing,  # test_what_belongs_to_nobody_is_the_same_for_everybody
     ("GET", "/references/{session_id}/{filename}"): about_files("references"),
     ("GET", "/outputs/{session_id}/{filename}"): about_files("outputs"),
+    ("GET", "/console"): about_filling_in,
+    ("GET", "/console/"): nothing,  # leads to the one above, whoever asks
+    ("POST", "/console"): about_posting,
+    ("GET", "/console/sign-in"): nothing,  # test_console_sign_in.py
+    ("POST", "/console/sign-in"): nothing,  # test_console_sign_in.py
+    ("POST", "/console/sign-out"): nothing,  # test_console_sign_in.py
+    ("GET", "/console/static/{asset}"): nothing,  # files of the package, the same for everybody
+    ("GET", "/console/gallery"): about_console_jobs("/console/gallery?cursor=NAME", (400,)),
+    ("GET", "/console/queue"): nothing,  # no name goes in; test_console_pages.py: what others have is on no page
+    ("GET", "/console/jobs/{job_id}"): about_console_jobs("/console/jobs/NAME"),
+    ("POST", "/console/jobs/{job_id}/cancel"): about_console_forms("/console/jobs/NAME/cancel"),
+    ("POST", "/console/jobs/{job_id}/erase"): about_console_forms("/console/jobs/NAME/erase"),
+    ("GET", "/console/references/{filename}"): about_console_files("references"),
+    ("GET", "/console/outputs/{filename}"): about_console_files("outputs"),
+    **dict.fromkeys(ADMIN_ROUTES, nothing),  # the owner's, over all agents: test_console_admin.py
+    ("POST", "/console/api/upload-reference"): nothing,  # the handler of the API; no name goes in
+    ("DELETE", "/console/api/references/{filename}"): at_the_console(about_deleting),
+    ("POST", "/console/api/generate"): at_the_console(about_generating),
+    ("GET", "/console/api/status/{job_id}"): at_the_console(about_jobs("GET", "/api/v1/status/NAME")),
+    ("GET", "/console/api/events/{job_id}"): at_the_console(about_jobs("GET", "/api/v1/events/NAME")),
+    ("DELETE", "/console/api/jobs/{job_id}"): at_the_console(about_jobs("DELETE", "/api/v1/jobs/NAME")),
 }
 
 
 def test_every_route_has_a_case() -> None:
-    assert {(method, path) for method, path, _ in ROUTES} == set(CASES)
+    assert {(method, path) for method, path, _ in (*ROUTES, *CONSOLE_ROUTES)} == set(CASES)
 
 
 async def read_store(server: Server) -> list[tuple[object, ...]]:
@@ -263,7 +348,8 @@ async def test_anothers_thing_answers_as_if_it_did_not_exist(start_server: Start
                             ]
                             assert there == missing, (question, kind)
                             status = int(there.split()[1])
-                            assert status in ((*question.statuses, 401) if not key else question.statuses), question
+                            refused = () if key else (303, 401)
+                            assert status in (*question.statuses, *refused), question
                             asked += 1
         assert await read_store(server) == before
         assert asked > 1000

@@ -13,7 +13,7 @@ from aiohttp import web
 from tests.api.webhook_receiver import make_certificate, open_receiver, wait_for
 from umrgen_api import webhook_sender
 from umrgen_api.webhook_sender import LookUp, Outcome, Sender
-from umrgen_core.config import WebhookSettings
+from umrgen_core.sections import WebhookSettings
 
 OPEN = WebhookSettings(allow_private=True, allow_http=True, timeout_s=5)
 STRICT = WebhookSettings(timeout_s=5)

@@ -176,10 +176,10 @@ async def test_an_attempt_that_dies_of_an_error_of_our_own_counts_and_waits_its_
         office.deliveries = Deliveries(office.settings, office.database, Sender(office.settings.webhooks, look_up))
         (job_id,) = await end_jobs(office, "alice")
         await office.database.writer.run(lambda c: c.execute("UPDATE jobs SET callback_url = 'http://agent.example/'"))
-        with structlog.testing.capture_logs() as logs:
+        with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logs:
             assert await office.round() == 1
         (told,) = [entry for entry in logs if entry["event"] == "internal_error"]
-        assert (told["job_id"], told["error"], "look_up" in told["stack"]) == (job_id, "RuntimeError", True)
+        assert (told["job_id"], told["error_type"], "look_up" in told["where"]) == (job_id, "RuntimeError", True)
         assert "agent.example" not in repr(logs)
         assert "webhook_delayed" in [entry["event"] for entry in logs]
         (row,) = await office.rows()
@@ -278,7 +278,7 @@ async def test_a_master_that_cannot_be_used_stops_nothing_but_webhooks(tmp_path:
     async with open_office(tmp_path, clock) as office:
         office.settings.secret_path.write_bytes(b"short")
         await end_jobs(office, "alice")
-        with structlog.testing.capture_logs() as logs:
+        with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logs:
             office.deliveries.start()
             await wait_for(lambda: any(entry["event"] == "webhooks_unsigned" for entry in logs))
         await office.deliveries.stop()
@@ -372,7 +372,7 @@ async def test_a_callback_that_may_not_be_is_a_problem_of_its_field(server: Serv
 async def test_a_callback_is_in_no_log_and_a_secret_in_neither_log_nor_store(
     start_server: StartServer, clock: FakeClock, tmp_path: Path
 ) -> None:
-    with structlog.testing.capture_logs() as logs:
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logs:
         async with open_receiver(500) as receiver:
             server = await start(start_server, clock)
             job_id = await accept(server, callback_url=receiver.url(path="/hush-hush"))

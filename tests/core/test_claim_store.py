@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,6 +62,10 @@ async def ask_for_cancel(database: Database, job_id: str) -> None:
 async def dump(database: Database, *tables: str) -> list[tuple[Any, ...]]:
     tables = tables or ("jobs", "outputs", "job_references", "agents", "run_times")
     return [tuple(row) for table in tables for row in await database.reader.all(f'SELECT * FROM "{table}"')]
+
+
+def tell(recovered: Sequence[Recovered]) -> list[tuple[str, JobState, str]]:
+    return [(one.job_id, one.state, one.reason) for one in recovered]
 
 
 async def count_pins(database: Database) -> int:
@@ -355,7 +359,7 @@ async def test_a_lease_lasts_as_long_as_heartbeats_renew_it(claims: ClaimStore, 
     clock.advance(30)
     await claims.put_progress(claimed, 1)  # progress is no heartbeat
     clock.advance(0.001)
-    assert await claims.recover_lost() == [Recovered(job_id, JobState.QUEUED, "worker_lost")]
+    assert tell(await claims.recover_lost()) == [(job_id, JobState.QUEUED, "worker_lost")]
 
 
 async def test_a_lost_job_keeps_its_attempt_and_its_references(
@@ -372,7 +376,7 @@ async def test_a_lost_job_keeps_its_attempt_and_its_references(
 async def test_a_lease_of_another_boot_is_over_at_once(claims: ClaimStore, job_id: str, clock: FakeClock) -> None:
     await claim(claims)
     clock.reboot()
-    assert await claims.recover_lost() == [Recovered(job_id, JobState.QUEUED, "worker_lost")]
+    assert tell(await claims.recover_lost()) == [(job_id, JobState.QUEUED, "worker_lost")]
 
 
 @pytest.mark.parametrize("leap_us", [-(10**15), 10**15])
@@ -385,7 +389,7 @@ async def test_a_leap_of_the_wall_clock_changes_nothing_about_leases_and_queues(
     assert await claims.recover_lost() == ()
     assert not await claims.heartbeat(claimed)
     clock.advance(31)
-    assert await claims.recover_lost() == [Recovered(job_id, JobState.QUEUED, "worker_lost")]
+    assert tell(await claims.recover_lost()) == [(job_id, JobState.QUEUED, "worker_lost")]
 
 
 async def test_a_job_whose_attempts_are_used_up_fails(
@@ -394,7 +398,7 @@ async def test_a_job_whose_attempts_are_used_up_fails(
     for state in (JobState.QUEUED, JobState.QUEUED, JobState.FAILED):
         await claim(claims)
         clock.advance(31)
-        assert await claims.recover_lost() == [Recovered(job_id, state, "worker_lost")]
+        assert tell(await claims.recover_lost()) == [(job_id, state, "worker_lost")]
     job = await look(jobs, alice, job_id)
     assert (job.error_code, job.retryable, job.attempts) == ("worker_lost", True, 3)
     assert await count_pins(database) == 0
@@ -406,7 +410,7 @@ async def test_a_lost_job_that_was_to_be_cancelled_is_cancelled(
     await claim(claims)
     await ask_for_cancel(database, job_id)
     clock.advance(31)
-    assert await claims.recover_lost() == [Recovered(job_id, JobState.CANCELLED, "cancel requested")]
+    assert tell(await claims.recover_lost()) == [(job_id, JobState.CANCELLED, "cancel requested")]
     assert await count_pins(database) == 0
 
 
@@ -416,7 +420,7 @@ async def test_a_job_that_waited_too_long_fails_and_says_so(
     clock.advance(86_400)
     assert await claims.recover_lost() == ()
     clock.advance(0.001)
-    assert await claims.recover_lost() == [Recovered(job_id, JobState.FAILED, "timeout")]
+    assert tell(await claims.recover_lost()) == [(job_id, JobState.FAILED, "timeout")]
     job = await look(jobs, alice, job_id)
     assert (job.error_code, job.retryable, job.started_at_us) == ("timeout", True, None)
     assert await count_pins(database) == 0
@@ -438,14 +442,14 @@ async def test_a_reboot_starts_the_time_in_the_queue_anew(claims: ClaimStore, jo
     clock.advance(86_400)
     assert await claims.recover_lost() == ()
     clock.advance(0.001)
-    assert await claims.recover_lost() == [Recovered(job_id, JobState.FAILED, "timeout")]
+    assert tell(await claims.recover_lost()) == [(job_id, JobState.FAILED, "timeout")]
 
 
 async def test_two_processes_that_recover_at_once_do_it_once(claims: ClaimStore, job_id: str, clock: FakeClock) -> None:
     await claim(claims)
     clock.advance(31)
     first, second = await asyncio.gather(claims.recover_lost(), claims.recover_lost())
-    assert [*first, *second] == [Recovered(job_id, JobState.QUEUED, "worker_lost")]
+    assert tell([*first, *second]) == [(job_id, JobState.QUEUED, "worker_lost")]
 
 
 async def test_an_idle_worker_takes_no_write_lock(

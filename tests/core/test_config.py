@@ -9,8 +9,9 @@ import pytest
 from pydantic import BaseModel
 
 from tests.conftest import DEVELOPMENT_KEY, ROOT
-from umrgen_core.config import ApiSettings, Settings, load_settings
+from umrgen_core.config import Settings, load_settings
 from umrgen_core.errors import ConfigError
+from umrgen_core.sections import ApiSettings
 
 SHIPPED = ROOT / "config.toml"
 MODEL = '[models.tiny-klein]\npipeline = "Flux2KleinPipeline"\npath = "weights"\n'

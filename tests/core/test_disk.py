@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from umrgen_core.config import StorageSettings
 from umrgen_core.disk import DiskGuard
 from umrgen_core.errors import Unavailable
+from umrgen_core.sections import StorageSettings
 
 MB = 1 << 20
 

@@ -1,9 +1,22 @@
 from __future__ import annotations
 
+import errno
 import re
 
+import pytest
+
 from umrgen_core import errors
-from umrgen_core.errors import FieldProblem, InvalidRequest, RequestError, UmrgenError, Unavailable
+from umrgen_core.errors import (
+    CANNOT_START,
+    ConfigError,
+    FieldProblem,
+    InvalidRequest,
+    RequestError,
+    SchemaError,
+    UmrgenError,
+    Unavailable,
+    find_exit_status,
+)
 
 ABSTRACT = {UmrgenError, RequestError}
 
@@ -55,3 +68,19 @@ def test_an_invalid_request_carries_one_problem_for_each_field() -> None:
 def test_only_what_passes_by_itself_is_worth_a_retry() -> None:
     assert RequestError("no").retry_after_s is None
     assert Unavailable("busy").retry_after_s > 0
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ConfigError("[api] port: …"), CANNOT_START),
+        (SchemaError("too old"), CANNOT_START),
+        (OSError(errno.EADDRINUSE, "address in use"), CANNOT_START),
+        (PermissionError(errno.EACCES, "permission denied"), CANNOT_START),
+        (OSError(errno.ENOSPC, "no space left"), 1),
+        (OSError(errno.EIO, "input/output error"), 1),
+        (Unavailable("The store is busy."), 1),
+    ],
+)
+def test_a_process_that_another_try_may_help_does_not_say_that_none_would(error: Exception, status: int) -> None:
+    assert find_exit_status(error) == status

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import structlog
 
-from umrgen_core.config import LogSettings
 from umrgen_core.logs import get_logger, log_path, set_up_logs
+from umrgen_core.sections import LogSettings
 
 PROCESS = "umrgen-test"
 

@@ -42,6 +42,7 @@ HOT = [
     "count_active",
     "find_oldest_active",
     "count_queued",
+    "count_work",
     "queue_position",
     "release_pins",
     "find_output",
@@ -59,6 +60,7 @@ HOT = [
 WALKS = {
     "list_lost": {"jobs_lease_until"},  # the running jobs, one for each worker: leases of another boot
     "count_queued": {"jobs_queued", "jobs_queue_until"},  # stops at its limit
+    "count_work": {"jobs_queued", "jobs_queue_until"},  # likewise
     "find_foreign_boot": {"jobs_queued", "jobs_queue_until"},  # once at a start
     "restart_queue_time": {"jobs_queued", "jobs_queue_until"},  # once after a reboot
 }

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import make_settings
-from umrgen_core.config import Settings, WebhookSettings, load_settings
+from umrgen_core.config import Settings, load_settings
 from umrgen_core.errors import ConfigError, InvalidRequest
 from umrgen_core.loras import LoraShelf
 from umrgen_core.requests import accept_request
+from umrgen_core.sections import WebhookSettings
 from umrgen_core.webhook_secrets import GRACE_S, derive_secret, list_secrets, read_master
 from umrgen_core.webhooks import (
     JITTER,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import gc
 import os
 import shutil
 import time
@@ -240,3 +241,20 @@ async def test_a_writer_that_another_process_blocks_can_be_left_behind(data_dir:
     writer._thread.join(10)
     assert not writer._thread.is_alive()
     assert list_agents(path) == []
+
+
+async def test_an_error_whose_caller_was_cancelled_is_nobodys_and_is_not_logged(
+    writer: Writer, data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(_: Connection) -> None:
+        raise NotFound("gone")
+
+    with lock_of_another_process(data_dir):
+        task = asyncio.create_task(writer.run(refuse))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+    await writer.run(lambda _: None)  # what was in the queue before it has been answered
+    del task  # with the frames that still know of the error
+    gc.collect()
+    assert caplog.records == []

@@ -85,7 +85,7 @@ def test_every_pin_is_used_and_every_direct_dependency_is_explained() -> None:
     direct = set(re.findall(r'^    "([a-z0-9-]+)",$', project, re.MULTILINE))
     direct |= set(
         re.findall(
-            r'"([a-z0-9-]+)"', " ".join(re.findall(r"^(?:infer|safety|mcp|dev) = \[.*\]$", project, re.MULTILINE))
+            r'"([a-z0-9-]+)"', " ".join(re.findall(r"^(?:infer|safety|mcp|otel|dev) = \[.*\]$", project, re.MULTILINE))
         )
     )
     assert len(direct) > 20

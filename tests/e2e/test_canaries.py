@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import io
 import json
+import re
 import socket
 import urllib.parse
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 
 from tests.conftest import make_settings, picture_bytes
 from tests.e2e.conftest import Stack
+from umrgen_cli.processes import Daemon
 from umrgen_core.agent_store import AgentStore
 from umrgen_core.clock import SystemClock
 from umrgen_core.database import open_database
@@ -65,14 +67,14 @@ class Session:
 
     def run(self) -> None:
         """Every way that a request can go."""
-        self.stack.start_api()
+        api = self.stack.start_api()
         uploaded = self._upload(1)
         spoiled = self._upload(2)
         doomed = self._generate(reference_images=[spoiled["filename"]])
         self._damage(spoiled["sha256"])
         cancelled = self._generate()
         self.stack.http.delete(f"{self.stack.url}/api/v1/jobs/{cancelled}", timeout=30)
-        self.stack.start_infer()
+        infer = self.stack.start_infer()
         assert self.stack.wait_status(doomed)["state"] == "failed"
         body = {
             "prompt": PROMPT,
@@ -91,6 +93,14 @@ class Session:
         self._fetch(uploaded["url"])
         self._be_refused(status["image_url"])
         self._speak_nonsense()
+        for daemon in (api, infer):
+            self._keep_metrics(daemon)
+
+    def _keep_metrics(self, daemon: Daemon) -> None:
+        """What the process shows, among the files that are looked through."""
+        port = daemon.wait_for_event("metrics_listening", 10)["port"]
+        shown = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=30).text
+        (self.stack.data_dir / f"{daemon.module}.metrics").write_text(shown)
 
     def _upload(self, seed: int) -> dict[str, str]:
         picture = {"file": (UPLOAD_NAME, picture_bytes(seed=seed), "image/png")}
@@ -188,7 +198,12 @@ def session(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     data_dir = tmp_path_factory.mktemp("canaries") / "data"
     key = make_key(data_dir, request.param)
     with contextlib.ExitStack() as exits:
-        environment = {"UMRGEN_LOG__LEVEL": request.param, "UMRGEN_LIMITS__CONCURRENT_JOBS": "9"}
+        environment = {
+            "UMRGEN_LOG__LEVEL": request.param,
+            "UMRGEN_LIMITS__CONCURRENT_JOBS": "9",
+            "UMRGEN_METRICS__API_LISTEN": "127.0.0.1:0",
+            "UMRGEN_METRICS__INFER_LISTEN": "127.0.0.1:0",
+        }
         done = Session(Stack(data_dir, exits, **environment), key)
         done.run()
     return done
@@ -239,6 +254,14 @@ def test_every_line_of_a_log_is_one_json_object_that_drives_no_terminal(session:
     seen = {event["event"] for event in events}
     assert seen >= {"listening", "request", "job_completed", "job_failed", "stopped"}  # it is all in there
     assert {event["status"] for event in events if event["event"] == "request"} >= {200, 202, 400, 401, 403, 404}
+
+
+def test_metrics_name_neither_agents_nor_jobs_nor_anything_that_was_sent(session: Session) -> None:
+    for name in ("umrgen_api", "umrgen_infer"):
+        shown = (session.stack.data_dir / f"{name}.metrics").read_text()
+        assert re.search(r'^umrgen_jobs_ended_total\{.*state="(failed|cancelled)"} 1.0$', shown, re.MULTILINE)
+        for secret in ("canary", "ext_", "sid_", session.key, *session.file_names):
+            assert secret not in shown
 
 
 def test_a_picture_does_not_tell_its_prompt(session: Session) -> None:

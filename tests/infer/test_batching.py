@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+import structlog
 from PIL import Image
 
 from tests.conftest import make_settings
@@ -255,11 +256,15 @@ async def test_when_a_batch_fails_each_is_painted_alone_in_the_same_attempt(
     agent = await make_agent("alice", concurrent_jobs=9)
     submitted = await submit_seeds(submit, agent, 1, 2, 3)
     company.failure = failure
-    await open_studio()
-    for job in submitted:
-        ended = await wait_for(agent, job.id)
-        assert (ended.state, ended.attempts, ended.ran_with) == (JobState.COMPLETED, 1, {})
+    with structlog.testing.capture_logs([structlog.contextvars.merge_contextvars]) as logs:
+        await open_studio()
+        for job in submitted:
+            ended = await wait_for(agent, job.id)
+            assert (ended.state, ended.attempts, ended.ran_with) == (JobState.COMPLETED, 1, {})
     assert company.calls == [(1, 2, 3), (1,), (2,), (3,)]
+    (told,) = [entry for entry in logs if entry["event"] == "batch_failed"]
+    assert told["job_ids"] == sorted(job.id for job in submitted)
+    assert "job_id" not in told
 
 
 async def test_so_many_that_ran_out_of_memory_are_not_tried_together_again(

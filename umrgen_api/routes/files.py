@@ -23,14 +23,15 @@ async def get_reference(request: web.Request) -> web.StreamResponse:
     """A sanitised upload."""
     await _admit(request)
     reference = await services_of(request).references.find(request.match_info["filename"])
-    return await _serve(request, Shelf.REFERENCES, reference, reference.format if reference else "")
+    session_id = request.match_info["session_id"]
+    return await serve_file(request, Shelf.REFERENCES, reference, reference.format if reference else "", session_id)
 
 
 async def get_output(request: web.Request) -> web.StreamResponse:
     """A finished picture."""
     await _admit(request)
     output = await services_of(request).references.find_output(request.match_info["filename"])
-    return await _serve(request, Shelf.OUTPUTS, output, "png")
+    return await serve_file(request, Shelf.OUTPUTS, output, "png", request.match_info["session_id"])
 
 
 async def _admit(request: web.Request) -> None:
@@ -46,12 +47,13 @@ async def _admit(request: web.Request) -> None:
     raise Forbidden("Use the URL as it was given, with its session_id, or send the key of its owner.")
 
 
-async def _serve(
-    request: web.Request, shelf: Shelf, record: Reference | Output | None, image_format: str
-) -> web.StreamResponse:
+async def serve_file(
+    request: web.Request, shelf: Shelf, record: Reference | Output | None, image_format: str, session_id: str
+) -> web.FileResponse:
+    """The file of a record that belongs to the session. Raises NotFound or RangeNotSatisfiable."""
     services = services_of(request)
     missing = NotFound("There is no such file; it may have expired.")
-    if record is None or record.session_id != request.match_info["session_id"]:
+    if record is None or record.session_id != session_id:
         raise missing
     if not await asyncio.to_thread(services.verified.is_whole, shelf, record.disk_name, record.sha256):
         LOG.error("file_damaged", shelf=shelf.value, disk_name=record.disk_name)

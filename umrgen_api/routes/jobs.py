@@ -11,12 +11,12 @@ from umrgen_api.body import read_json
 from umrgen_api.errors import json_response
 from umrgen_api.rates import Rate
 from umrgen_api.routes.status import describe_job
-from umrgen_api.services import services_of
+from umrgen_api.services import Services, services_of
 from umrgen_api.submission import name_submission, read_idempotency_key, submit_job
-from umrgen_core.agents import Scope
+from umrgen_core.agents import Agent, Scope
 from umrgen_core.errors import FieldProblem, InvalidRequest
 from umrgen_core.files import Shelf
-from umrgen_core.jobs import JobState
+from umrgen_core.jobs import Job, JobState
 from umrgen_core.wakeup import Listener
 
 DEFAULT_PAGE = 20
@@ -42,15 +42,26 @@ async def cancel_job(request: web.Request) -> web.Response:
     """Cancel a job, or erase one that has ended."""
     services, agent, job_id = services_of(request), agent_of(request), request.match_info["job_id"]
     if _wants_erasure(request):
-        erased = await services.cancellation.erase(agent, job_id)
-        if erased.disk_name is not None:
-            await asyncio.to_thread(services.files.delete, Shelf.OUTPUTS, erased.disk_name)
-        services.wakeup.send(Listener.API, job_id)
-        return json_response({"success": True, "job_id": job_id, "state": erased.job.state.value, "erased": True})
+        job = await erase_own(services, agent, job_id)
+        return json_response({"success": True, "job_id": job_id, "state": job.state.value, "erased": True})
+    return json_response(await describe_job(services, await cancel_own(services, agent, job_id)))
+
+
+async def cancel_own(services: Services, agent: Agent, job_id: str) -> Job:
+    """Cancel a job and tell both processes; the job as it now stands. Raises JobNotFound."""
     job = await services.cancellation.cancel(agent, job_id)
     services.wakeup.send(Listener.INFER, job_id)
     services.wakeup.send(Listener.API, job_id)
-    return json_response(await describe_job(services, job))
+    return job
+
+
+async def erase_own(services: Services, agent: Agent, job_id: str) -> Job:
+    """Erase an ended job and its file; the job as it was. Raises JobNotFound, InvalidRequest or ReferenceInUse."""
+    erased = await services.cancellation.erase(agent, job_id)
+    if erased.disk_name is not None:
+        await asyncio.to_thread(services.files.delete, Shelf.OUTPUTS, erased.disk_name)
+    services.wakeup.send(Listener.API, job_id)
+    return erased.job
 
 
 def _wants_erasure(request: web.Request) -> bool:

@@ -35,6 +35,20 @@ FROM api_keys AS k
 INNER JOIN agents AS a ON a.id = k.agent_id
 WHERE k.sha256 = :sha256;
 
+-- name: find_key_by_id(id)^
+-- The same for a key that is known by its number.
+SELECT
+    k.id AS key_id, k.name AS key_name, k.scopes, k.expires_at_us, k.revoked_at_us, k.sha256,
+    a.id AS agent_id, a.name AS agent_name, a.session_id, a.safety_off,
+    a.concurrent_jobs, a.rate_per_minute, a.reads_per_minute,
+    a.reference_limit, a.reference_bytes_limit, a.output_bytes_limit,
+    k.concurrent_jobs AS key_concurrent_jobs, k.rate_per_minute AS key_rate_per_minute,
+    k.reads_per_minute AS key_reads_per_minute, k.reference_limit AS key_reference_limit,
+    k.reference_bytes_limit AS key_reference_bytes_limit, k.output_bytes_limit AS key_output_bytes_limit
+FROM api_keys AS k
+INNER JOIN agents AS a ON a.id = k.agent_id
+WHERE k.id = :id;
+
 -- name: get_usage(agent_id)^
 SELECT used_references, used_reference_bytes, used_output_bytes FROM agents WHERE id = :agent_id;
 

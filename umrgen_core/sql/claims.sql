@@ -3,9 +3,11 @@
 -- name: find_next(model)^
 -- The next job in fair order: the agent served least recently, then its oldest job. One index probe
 -- for each agent that waits, however many jobs there are. last_served lets heads of several models be
--- compared; attempts tells a job that must run alone.
+-- compared; attempts tells a job that must run alone. In a paused queue there is no next job.
 WITH RECURSIVE waiting (agent_id) AS (
-    SELECT min(agent_id) FROM jobs WHERE state = 'queued' AND model = :model
+    SELECT min(agent_id) FROM jobs
+    WHERE state = 'queued' AND model = :model
+        AND NOT EXISTS (SELECT 1 FROM queue_control WHERE id = 1 AND paused_at_us IS NOT NULL)
     UNION ALL
     SELECT (
         SELECT min(j.agent_id) FROM jobs AS j
@@ -121,12 +123,12 @@ RETURNING device_losses;
 
 -- name: list_lost(boot_id, now_boot_ms)
 -- Running jobs whose lease is over; a lease of another boot always is. Walks the few running rows.
-SELECT id, fence, attempts, cancel_requested_at_us FROM jobs
+SELECT id, fence, request_id, model, attempts, cancel_requested_at_us FROM jobs
 WHERE state = 'running' AND (lease_until_boot_ms < :now_boot_ms OR lease_boot_id <> :boot_id);
 
 -- name: list_overdue(boot_id, now_boot_ms)
 -- Queued jobs past their time in the queue.
-SELECT id FROM jobs
+SELECT id, fence, request_id, model FROM jobs
 WHERE state = 'queued' AND queue_until_boot_ms < :now_boot_ms AND queue_boot_id = :boot_id
 LIMIT 100;
 

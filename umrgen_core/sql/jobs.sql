@@ -6,7 +6,7 @@ SELECT
     j.*,
     o.filename AS output_filename, o.disk_name AS output_disk_name, o.width AS output_width,
     o.height AS output_height, o.bytes AS output_bytes, o.sha256 AS output_sha256,
-    o.expires_at_us AS output_expires_at_us, a.session_id
+    o.expires_at_us AS output_expires_at_us, a.session_id, a.name AS agent_name
 FROM jobs AS j
 INNER JOIN agents AS a ON a.id = j.agent_id
 LEFT JOIN outputs AS o ON o.id = j.output_id
@@ -41,13 +41,15 @@ WHERE j.agent_id = :agent_id AND j.state = :state AND j.seq < :before
 ORDER BY j.seq DESC
 LIMIT :most;
 
--- name: insert_job(id, agent_id, model, prompt, negative, width, height, steps, seed, reference_names, loras, ignored, callback_url, request_id, now_us, boot_id, queue_until_boot_ms)!
+-- name: insert_job(id, agent_id, model, prompt, negative, width, height, steps, seed, reference_names, loras, ignored, callback_url, request_id, traceparent, now_us, boot_id, queue_until_boot_ms)!
 INSERT INTO jobs (
     id, agent_id, state, model, prompt, negative, width, height, steps, seed,
-    reference_names, loras, ignored, callback_url, request_id, created_at_us, queue_boot_id, queue_until_boot_ms
+    reference_names, loras, ignored, callback_url, request_id, traceparent,
+    created_at_us, queue_boot_id, queue_until_boot_ms
 ) VALUES (
     :id, :agent_id, 'queued', :model, :prompt, :negative, :width, :height, :steps, :seed,
-    :reference_names, :loras, :ignored, :callback_url, :request_id, :now_us, :boot_id, :queue_until_boot_ms
+    :reference_names, :loras, :ignored, :callback_url, :request_id, :traceparent,
+    :now_us, :boot_id, :queue_until_boot_ms
 );
 
 -- name: pin_image(job_id, position, reference_id, output_id)!
@@ -79,7 +81,7 @@ SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' LIMIT :most) AS 
 -- name: queue_position(model, agent_id, seq, most)^
 -- 1 is next. Under fair order every other agent goes before this job at most once for each job that
 -- its own agent has before it, plus once more if that other agent was served less recently. An
--- estimate, counted no further than `most` for any agent.
+-- estimate, counted no further than `most` for any agent. paused_at_us tells that nobody is served.
 WITH RECURSIVE waiting (agent_id) AS (
     SELECT min(agent_id) FROM jobs WHERE state = 'queued' AND model = :model
     UNION ALL
@@ -110,7 +112,7 @@ SELECT 1 + own.ahead + coalesce((
     ))
     FROM waiting AS w INNER JOIN agents AS a ON a.id = w.agent_id
     WHERE w.agent_id <> :agent_id
-), 0)
+), 0) AS position, (SELECT paused_at_us FROM queue_control WHERE id = 1) AS paused_at_us
 FROM own;
 
 -- name: find_run_time(model, width, height, steps, reference_count)^

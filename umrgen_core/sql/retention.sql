@@ -29,6 +29,13 @@ SELECT
     OR EXISTS (SELECT 1 FROM "references" WHERE expires_at_us <= :now_us)
     OR EXISTS (SELECT 1 FROM replays WHERE expires_at_us <= :now_us) AS found;
 
+-- name: count_expired(now_us, most)^
+-- How much a sweep would find, counted no further than `most`.
+SELECT
+    (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE expires_at_us <= :now_us LIMIT :most) AS j) AS jobs,
+    (SELECT count(*) FROM (SELECT 1 FROM "references" WHERE expires_at_us <= :now_us LIMIT :most) AS r) AS uploads,
+    (SELECT count(*) FROM (SELECT 1 FROM replays WHERE expires_at_us <= :now_us LIMIT :most) AS p) AS replays;
+
 -- name: find_output_file(disk_name)^
 SELECT disk_name, sha256 FROM outputs WHERE disk_name = :disk_name;
 

@@ -76,7 +76,7 @@ def _try_size(profile: ModelProfile, painter: Trialled, size: RenderSize, now: C
         try:
             gain = _measure_gain(profile, painter, size, count, numbers, now)
         except (*PIPELINE_ERRORS, OutOfMemory) as error:
-            LOG.warning("batch_not_painted", batch=count, error=type(error).__name__)
+            LOG.warning("batch_not_painted", batch=count, error_type=type(error).__name__)
             continue
         if gain >= SMALLEST_GAIN:
             return BatchTrial(size, count, gain)

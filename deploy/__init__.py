@@ -1,0 +1,1 @@
+"""What puts UMRGEN on a box and watches it there: systemd units, installer, dashboard, alerts."""

@@ -1,0 +1,37 @@
+"""A folder of backups, each under the time of its making, of which the newest are kept."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from umrgen_core.backup import BackupReport, back_up
+from umrgen_core.sections import StorageSettings
+
+FORMAT = "umrgen-%Y-%m-%dT%H-%M-%SZ"
+NAME = re.compile(r"umrgen-\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ")
+LONGEST_BACKUP = timedelta(days=1)
+"""An unfinished backup that was begun earlier is what a crash left behind."""
+
+
+def back_up_dated(storage: StorageSettings, folder: Path, keep: int, now: datetime) -> tuple[BackupReport, list[Path]]:
+    """Copy the store into a new folder below `folder`, then delete all but the newest `keep` such; what was deleted.
+
+    Nothing is deleted unless the new one is whole, and nothing whose name is not one of ours, ever. Raises as
+    `back_up` does.
+    """
+    for path in folder.glob("*.partial"):
+        if NAME.fullmatch(path.stem) and _read_time(path.stem) < now - LONGEST_BACKUP:
+            shutil.rmtree(path)
+    report = back_up(storage, folder / now.astimezone(UTC).strftime(FORMAT))
+    kept = sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name))
+    old = kept[:-keep]
+    for path in old:
+        shutil.rmtree(path)
+    return report, old
+
+
+def _read_time(name: str) -> datetime:
+    return datetime.strptime(name, FORMAT).replace(tzinfo=UTC)
