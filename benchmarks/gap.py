@@ -37,6 +37,7 @@ STEPS = 4
 POLL_S = 0.02
 ALL_S = 120.0
 MODEL = "sleeper"
+WARM_UP = 5
 
 
 class SleepingPainter:
@@ -76,15 +77,18 @@ def main() -> None:
     options = parser.parse_args()
     cases = {"64 px": (64, 0), "1024 px": (1024, 0), "1024 px, 2 references": (1024, 2)}
     figures = {
-        name: asyncio.run(_measure(side, references, options.jobs, options.step_ms / 1000))
+        name: _spread(asyncio.run(measure_gaps(side, references, options.jobs, options.step_ms / 1000)))
         for name, (side, references) in cases.items()
     }
     print(json.dumps(figures, indent=2))
 
 
-async def _measure(side_px: int, references: int, jobs: int, step_s: float) -> dict[str, float]:
+async def measure_gaps(
+    side_px: int, references: int, jobs: int, step_s: float, place: Path | None = None
+) -> list[float]:
+    """Seconds between each two of `jobs` jobs. The first of them warm up."""
     painter = SleepingPainter(step_s)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         settings, clock = _make_settings(Path(folder) / "data"), SystemClock()
         async with open_database(settings, clock) as database:
             agent = await _make_agent(database, settings, jobs)
@@ -100,7 +104,7 @@ async def _measure(side_px: int, references: int, jobs: int, step_s: float) -> d
                     await asyncio.sleep(POLL_S)
             daemon.stop()
             await serving
-    return _spread(painter.gaps_s)
+    return painter.gaps_s
 
 
 def _make_settings(data_dir: Path) -> Settings:
@@ -139,7 +143,7 @@ async def _keep_reference(database: Database, settings: Settings, agent: Agent, 
 
 def _spread(gaps_s: list[float]) -> dict[str, float]:
     """Milliseconds; the first jobs are dropped as warm-up."""
-    gaps_ms = sorted(gap * 1000 for gap in gaps_s[5:])
+    gaps_ms = sorted(gap * 1000 for gap in gaps_s[WARM_UP:])
     hundredths = statistics.quantiles(gaps_ms, n=100)
     figures = {"p50_ms": hundredths[49], "p95_ms": hundredths[94], "max_ms": gaps_ms[-1]}
     return {name: round(value, 2) for name, value in figures.items()} | {"gaps": len(gaps_ms)}

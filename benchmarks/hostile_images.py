@@ -20,8 +20,8 @@ import psutil
 from tests.hostile.case import Case, Fate
 from tests.hostile.corpus import corpus
 from umrgen_api.sanitiser_pool import SanitiserPool
-from umrgen_core.config import UploadSettings
 from umrgen_core.errors import InvalidImage
+from umrgen_core.sections import UploadSettings
 
 SAMPLE_S = 0.01
 HEADER_S = 1.0

@@ -19,7 +19,8 @@ import psutil
 import structlog
 from PIL import Image
 
-from umrgen_core.config import SafetySettings, load_settings
+from umrgen_core.config import load_settings
+from umrgen_core.sections import SafetySettings
 from umrgen_infer.output_check import OutputCheck, load_output_check
 from umrgen_infer.painter import Commission
 from umrgen_infer.pipelines.load import load_painter

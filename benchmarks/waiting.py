@@ -19,9 +19,9 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.service import make_agents
 from umrgen_cli.processes import running, start_daemon
-from umrgen_core.accounts import Accounts, Limit
-from umrgen_core.agents import Scope
+from umrgen_core.accounts import Accounts
 from umrgen_core.claim_store import ClaimStore, NewOutput
 from umrgen_core.clock import SystemClock
 from umrgen_core.config import Settings, load_settings
@@ -177,16 +177,6 @@ async def receive(
     arrived[body["data"]["job_id"]].set_result(time.perf_counter())
     writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
     writer.close()
-
-
-async def make_agents(accounts: Accounts, count: int) -> list[str]:
-    """Their keys."""
-    limits = {Limit.CONCURRENT_JOBS: MANY, Limit.RATE: MANY, Limit.READS: MANY}
-    keys = []
-    for number in range(count):
-        await accounts.create_agent(f"agent{number}", limits)
-        keys.append((await accounts.create_key(f"agent{number}", "k", list(Scope), None, {})).key)
-    return keys
 
 
 class Crowd:

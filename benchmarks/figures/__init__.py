@@ -1,0 +1,1 @@
+"""What the suite measures: a module for each subject, with `measure(plan)`."""
