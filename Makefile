@@ -40,7 +40,7 @@ migrate: $(STAMP) ## bring the database to this version's schema
 	$(BIN)/python -m umrgen_core.migrate --config $(CONFIG)
 
 test: $(STAMP) ## run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 faults: $(STAMP) ## the whole fault suite, with a table of what was tried and what broke
 	rm -f build/faults.jsonl
