@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import functools
 import io
 import shutil
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.ending import END_OF_RUN
 from umrgen_core.agent_store import AgentStore
 from umrgen_core.agents import Agent
 from umrgen_core.claim_store import ClaimStore
@@ -28,6 +28,11 @@ from umrgen_core.schema import ensure_store
 
 ROOT = Path(__file__).parents[1]
 DEVELOPMENT_KEY = "z-img-secret-key-2026"
+
+
+def pytest_sessionfinish() -> None:
+    """Stop what the whole run shared."""
+    END_OF_RUN.close()
 
 
 class FakeClock:
@@ -66,7 +71,7 @@ def clock() -> FakeClock:
 def empty_store() -> Path:
     """A store as the service creates it, made once: Alembic takes half a second."""
     folder = Path(tempfile.mkdtemp(prefix="umrgen-empty-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    END_OF_RUN.callback(shutil.rmtree, folder, ignore_errors=True)
     database = folder / "umrgen.sqlite3"
     ensure_store(folder, database)
     return database

@@ -145,7 +145,7 @@ def damage_and_start(service: Service, table: str) -> None:
     kill(tier)
     damage_table(service.data_dir, table)
     tier = service.start_api()
-    problem = tier.wait_for_event("store_damaged", 20)["problem"]
+    problem = tier.wait_for_event("store_damaged", 20)["error"]
     wait_until(lambda: ready(service) == (503, ["the store is damaged"]), 10)
     assert service.http.get(f"{service.url}/healthz", timeout=10).status_code == 200
     answer = service.post()
