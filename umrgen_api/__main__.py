@@ -101,12 +101,12 @@ def _raise_descriptor_limit() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, notifier: Notifier) -> None:
     _raise_descriptor_limit()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await serve(settings, stop, take_sockets(), find_notifier())
+    await serve(settings, stop, take_sockets(), notifier)
 
 
 def main() -> int:
@@ -114,16 +114,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="umrgen-api", description="UMRGEN's web tier")
     parser.add_argument("--config", type=Path, default=Path("config.toml"), help="default: config.toml")
     options = parser.parse_args()
+    notifier = find_notifier()
     try:
         settings = load_settings(options.config)
         set_up_logs(settings.log, settings.storage.data_dir, "umrgen-api")
-        asyncio.run(_run(settings))
-    except UmrgenError as error:
-        print(f"umrgen-api: {error.message}", file=sys.stderr)
-        return find_exit_status(error)
-    except OSError as error:
+        asyncio.run(_run(settings, notifier))
+    except (UmrgenError, OSError) as error:
         print(f"umrgen-api: {error}", file=sys.stderr)
-        return find_exit_status(error)
+        return find_exit_status(error, was_ready=notifier.is_ready)
     return 0
 
 

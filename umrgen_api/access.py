@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NoReturn
 
 from aiohttp import hdrs, web
@@ -15,26 +16,43 @@ from umrgen_api.services import Services, services_of
 from umrgen_core.agents import Agent, Scope
 from umrgen_core.errors import Forbidden, Unauthorized
 from umrgen_core.keys import is_well_formed
+from umrgen_core.sqlite import Connection
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 AGENT = web.RequestKey("agent", Agent)
+FOUND = web.RequestKey("found", object)
+"""What the handler's `look` has brought."""
 MAX_KEY_CHARS = 256
+_SAID_BY_PROXIES = frozenset({"forwarded", "via", "x-real-ip", "cf-connecting-ip", "true-client-ip"})
+"""Beside X-Forwarded-…: headers that no browser sends of its own."""
+
+
+Look = Callable[[web.Request, Connection, Agent], object]
+"""What a handler reads first, on behalf of the agent of a live key, in the reader's thread."""
+
+
+def look_at_nothing(_request: web.Request, _connection: Connection, _agent: Agent) -> None:
+    """What most handlers read along with the key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What an endpoint under /api/v1 asks of its caller."""
+    """What an endpoint under /api/v1 asks of its caller, and what it reads along with the key."""
 
     scope: Scope
     rate: Rate
+    look: Look = look_at_nothing
 
 
-def needs(scope: Scope, rate: Rate) -> Callable[[Handler], Handler]:
-    """Declare what a handler asks of its caller; the middleware holds it to that."""
+def needs(scope: Scope, rate: Rate, look: Look = look_at_nothing) -> Callable[[Handler], Handler]:
+    """Declare what a handler asks of its caller; the middleware holds it to that.
+
+    What `look` gives is in `request[FOUND]`: it is read in one hop with the key, for it would cost another.
+    """
 
     def mark(handler: Handler) -> Handler:
-        handler.access = Access(scope, rate)  # type: ignore[attr-defined]
+        handler.access = Access(scope, rate, look)  # type: ignore[attr-defined]
         return handler
 
     return mark
@@ -45,11 +63,11 @@ async def admit(request: web.Request) -> None:
 
     Raises Unauthorized, Forbidden or RateLimit. The agent is then in `agent_of(request)`.
     """
-    agent = await find_agent(request)
+    access: Access | None = getattr(request.match_info.handler, "access", None)
+    agent = await find_agent(request, look_at_nothing if access is None else access.look)
     if agent is None:
         refuse_stranger(request)
     request[AGENT] = agent
-    access: Access | None = getattr(request.match_info.handler, "access", None)
     if access is None:  # no such route or method: told only to those who may be here
         return
     hold_to(request, agent, access)
@@ -81,18 +99,22 @@ def agent_of(request: web.Request) -> Agent:
     return request[AGENT]
 
 
-async def find_agent(request: web.Request) -> Agent | None:
+async def find_agent(request: web.Request, look: Look = look_at_nothing) -> Agent | None:
     """The agent whose valid key the request carries, or None."""
     key = _bearer_key(request)
-    return None if key is None else await find_agent_by_key(request, key)
+    return None if key is None else await find_agent_by_key(request, key, look)
 
 
-async def find_agent_by_key(request: web.Request, key: str) -> Agent | None:
-    """The agent of a key that counts for this request, or None."""
+async def find_agent_by_key(request: web.Request, key: str, look: Look = look_at_nothing) -> Agent | None:
+    """The agent of a key that counts for this request, or None. With the agent there is what `look` has read."""
     services = services_of(request)
     if not (is_well_formed(key) or _is_usable_development_key(services, request, key)):
         return None
-    return await services.agents.find_by_key(key)
+    found = await services.agents.find_by_key_and(key, partial(look, request))
+    if found is None:
+        return None
+    agent, request[FOUND] = found
+    return agent
 
 
 def _bearer_key(request: web.Request) -> str | None:
@@ -118,4 +140,4 @@ def may_use_development_key(request: web.Request) -> bool:
 def came_through_proxy(request: web.Request) -> bool:
     """Whether anything on the way says that it forwards the request."""
     # A tunnel connects to loopback too, so the address proves nothing.
-    return any(name == "forwarded" or name.startswith("x-forwarded-") for name in map(str.lower, request.headers))
+    return any(name in _SAID_BY_PROXIES or name.startswith("x-forwarded-") for name in map(str.lower, request.headers))

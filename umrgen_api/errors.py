@@ -46,6 +46,8 @@ HTTP_ERRORS: Mapping[type[e.UmrgenError], HttpError] = {
     e.Unavailable: HttpError(503, "Unavailable"),
 }
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+"""json.dumps with arguments of ours would make one for each answer."""
 INTERNAL = e.InternalError("Something broke here; it has been logged under this request's X-Request-ID.")
 
 
@@ -54,7 +56,7 @@ def json_response(
 ) -> web.Response:
     """`body` as UTF-8 JSON."""
     return web.Response(
-        body=json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass"),
+        body=_ENCODER.encode(body).encode("utf-8", "surrogatepass"),
         status=status,
         headers=headers,
         content_type="application/json",

@@ -1,10 +1,8 @@
-"""What becomes of an upload in the sanitiser, told in a few words of our own: the agent's reasons hold numbers."""
+"""What becomes of an upload in the sanitiser, in a few words to count by: the agent's reasons hold numbers."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-
-from umrgen_core.errors import InvalidImage, Unavailable
 
 
 class Fate(StrEnum):
@@ -29,31 +27,4 @@ class Fate(StrEnum):
     TIMED_OUT = "timed_out"
     """It took longer than is allowed."""
     BUSY = "busy"
-    """Too many waited already, or no child starts; it was not looked at."""
-    REFUSED = "refused"
-    """Another reason."""
-
-
-_BEGINNINGS = (
-    ("it is not a PNG", Fate.NO_IMAGE),
-    ("it is animated", Fate.ANIMATED),
-    ("it is damaged", Fate.DAMAGED),
-    ("its ", Fate.DAMAGED),
-    ("it has more than", Fate.TOO_INTRICATE),
-    ("it has too many bytes", Fate.TOO_INTRICATE),
-    ("it is a JPEG of more than", Fate.TOO_INTRICATE),
-    ("decoding it takes", Fate.TOO_LARGE_DECODED),
-    ("re-encoding it takes", Fate.TOO_LARGE_DECODED),
-)
-
-
-def tell_fate(error: InvalidImage | Unavailable) -> Fate:
-    """The fate of an upload that came to nothing, from what its sender is answered."""
-    if isinstance(error, Unavailable):
-        return Fate.BUSY
-    if error.__context__ is not None:  # no word from the child
-        return Fate.TIMED_OUT if isinstance(error.__context__, TimeoutError) else Fate.KILLED
-    reason = str(error.extra["reason"])
-    if " pixels; " in reason:
-        return Fate.SIZE
-    return next((fate for beginning, fate in _BEGINNINGS if reason.startswith(beginning)), Fate.REFUSED)
+    """Too many waited already, no child starts, or somebody ended it at work: nothing is said of the picture."""

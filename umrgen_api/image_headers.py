@@ -10,6 +10,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from umrgen_api.fates import Fate
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_SCANS = 64
 """A progressive JPEG of 376 KB with thousands of scans costs half a minute; ordinary files have 1-10."""
@@ -31,7 +33,12 @@ _MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd8]")
 
 
 class RefusedImage(Exception):
-    """The picture is not one that this service decodes; the message says why."""
+    """The picture is not one that this service decodes; the reason says why."""
+
+    def __init__(self, fate: Fate, reason: str) -> None:
+        super().__init__(reason)
+        self.fate = fate
+        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,7 @@ def read_header(data: bytes) -> Header:
     elif data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         header = _read_webp(data)
     else:
-        raise RefusedImage("it is not a PNG, JPEG or WebP image (recognised by content, not by name)")
+        raise RefusedImage(Fate.NO_IMAGE, "it is not a PNG, JPEG or WebP image (recognised by content, not by name)")
     check_size(header.width, header.height)
     return header
 
@@ -60,30 +67,30 @@ def read_header(data: bytes) -> Header:
 def check_size(width: int, height: int) -> None:
     """Raise RefusedImage for a size outside the limits of a reference."""
     if min(width, height) < MIN_SIDE_PX:
-        raise RefusedImage(f"it is {width}x{height} pixels; both sides must have at least {MIN_SIDE_PX}")
+        raise RefusedImage(Fate.SIZE, f"it is {width}x{height} pixels; both sides must have at least {MIN_SIDE_PX}")
     if max(width, height) > MAX_SIDE_PX:
-        raise RefusedImage(f"it is {width}x{height} pixels; both sides may have at most {MAX_SIDE_PX}")
+        raise RefusedImage(Fate.SIZE, f"it is {width}x{height} pixels; both sides may have at most {MAX_SIDE_PX}")
     if width * height > MAX_AREA_PX:
-        raise RefusedImage(f"it has {width * height} pixels; at most {MAX_AREA_PX} are taken")
+        raise RefusedImage(Fate.SIZE, f"it has {width * height} pixels; at most {MAX_AREA_PX} are taken")
 
 
 def _read_png(data: bytes) -> Header:
     if data[12:16] != b"IHDR" or len(data) < 33:
-        raise RefusedImage("its PNG header is damaged")
+        raise RefusedImage(Fate.DAMAGED, "its PNG header is damaged")
     width, height = struct.unpack(">II", data[16:24])
     position, chunks, profiles = 8, 0, 0
     while position + 8 <= len(data):
         length, kind = struct.unpack(">I4s", data[position : position + 8])
         if kind == b"acTL":
-            raise RefusedImage("it is animated; send a still image")
+            raise RefusedImage(Fate.ANIMATED, "it is animated; send a still image")
         if kind == b"IEND":
             break
         profiles += kind == b"iCCP"
         if profiles > 1:
-            raise RefusedImage("it has more than one colour profile")
+            raise RefusedImage(Fate.TOO_INTRICATE, "it has more than one colour profile")
         chunks += 1
         if chunks > MAX_CHUNKS:
-            raise RefusedImage(f"it has more than {MAX_CHUNKS} PNG chunks")
+            raise RefusedImage(Fate.TOO_INTRICATE, f"it has more than {MAX_CHUNKS} PNG chunks")
         position += 12 + length
     return Header("png", width, height)
 
@@ -95,12 +102,12 @@ def _read_jpeg(data: bytes) -> Header:
         if marker == _SCAN:
             scans += 1
             if scans > MAX_SCANS:
-                raise RefusedImage(f"it is a JPEG of more than {MAX_SCANS} scans")
+                raise RefusedImage(Fate.TOO_INTRICATE, f"it is a JPEG of more than {MAX_SCANS} scans")
         elif marker in _START_OF_FRAME and size is None and body + 5 <= len(data):
             height, width = struct.unpack(">HH", data[body + 1 : body + 5])
             size = width, height
     if size is None or scans == 0:
-        raise RefusedImage("its JPEG header is damaged")
+        raise RefusedImage(Fate.DAMAGED, "its JPEG header is damaged")
     return Header("jpeg", *size)
 
 
@@ -116,9 +123,9 @@ def _list_segments(data: bytes) -> Iterator[tuple[int, int]]:
         segments += 1
         between += 0 if scanned else start - position
         if segments > MAX_SEGMENTS:
-            raise RefusedImage(f"it has more than {MAX_SEGMENTS} JPEG segments")
+            raise RefusedImage(Fate.TOO_INTRICATE, f"it has more than {MAX_SEGMENTS} JPEG segments")
         if between > MAX_BETWEEN_BYTES:
-            raise RefusedImage("it has too many bytes between its JPEG segments")
+            raise RefusedImage(Fate.TOO_INTRICATE, "it has too many bytes between its JPEG segments")
         yield marker, start + 4
         scanned = scanned or marker == _SCAN
         position = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
@@ -128,7 +135,7 @@ def _read_webp(data: bytes) -> Header:
     kind = data[12:16]
     if kind == b"VP8X" and len(data) >= 30:
         if data[20] & 0x02:
-            raise RefusedImage("it is animated; send a still image")
+            raise RefusedImage(Fate.ANIMATED, "it is animated; send a still image")
         return Header("webp", 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little"))
     if kind == b"VP8L" and len(data) >= 25 and data[20] == 0x2F:
         bits = int.from_bytes(data[21:25], "little")
@@ -136,4 +143,4 @@ def _read_webp(data: bytes) -> Header:
     if kind == b"VP8 " and len(data) >= 30 and data[23:26] == b"\x9d\x01\x2a":
         width, height = struct.unpack("<HH", data[26:30])
         return Header("webp", width & 0x3FFF, height & 0x3FFF)
-    raise RefusedImage("its WebP header is damaged")
+    raise RefusedImage(Fate.DAMAGED, "its WebP header is damaged")

@@ -17,6 +17,8 @@ MAX_FILE_BYTES = 10 * 1024 * 1024
 MAX_PARTS = 16
 MAX_OTHER_PART_BYTES = 64 * 1024
 FILE_PART = "file"
+WRITTEN_BYTES = 256 * 1024
+"""So much is hashed and written at a time: a hop to a thread costs more than the few kilobytes that arrive at once."""
 
 _HINT = "send multipart/form-data with the image in the part 'file', such as curl -F file=@image.jpg"
 
@@ -35,9 +37,10 @@ class FilePart:
     def __init__(self, target: BinaryIO) -> None:
         self._target = target
         self._digest = hashlib.sha256()
+        self._arrived = bytearray()
         self.bytes = 0
 
-    async def write(self, piece: bytes) -> None:
+    async def write(self, piece: bytes | bytearray) -> None:
         """Take the next bytes. Raises FileTooLarge."""
         self.bytes += len(piece)
         if self.bytes > MAX_FILE_BYTES:
@@ -45,11 +48,18 @@ class FilePart:
                 f"The file has more than {MAX_FILE_BYTES} bytes. Scale it down; 4 megapixels are all that is kept.",
                 extra={"limit": MAX_FILE_BYTES},
             )
-        self._digest.update(piece)
-        await asyncio.to_thread(self._target.write, piece)
+        self._arrived += piece
+        if len(self._arrived) >= WRITTEN_BYTES:
+            await asyncio.to_thread(self._write_arrived)
+
+    def _write_arrived(self) -> None:
+        self._digest.update(self._arrived)
+        self._target.write(self._arrived)
+        self._arrived = bytearray()
 
     def finish(self) -> Upload:
         """What was written, once it is whole."""
+        self._write_arrived()
         self._target.flush()
         return Upload(self.bytes, self._digest.hexdigest())
 
@@ -90,7 +100,7 @@ class _Receiver:
         elif event is None:
             self._end_part()
         elif self._part is not None:
-            await self._part.write(bytes(event))
+            await self._part.write(event)
         else:
             self._count_other(len(event))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from umrgen_core.admission import render_progress
 from umrgen_core.clock import format_time
-from umrgen_core.job_store import QueuePlace
+from umrgen_core.job_store import QueuePlace, Standing
 from umrgen_core.jobs import Job, JobState, Output, Reference
 from umrgen_core.profiles import MAX_SIDE_PX, MIN_SIDE_PX, ModelProfile
 
@@ -57,8 +57,9 @@ def render_accepted(job: Job, position: int) -> dict[str, object]:
     }
 
 
-def render_status(job: Job, place: QueuePlace | None, eta_s: float | None) -> dict[str, object]:
-    """The status of a job. `place` is that of a queued one, `eta_s` the rest of a running one."""
+def render_status(standing: Standing) -> dict[str, object]:
+    """The status of a job."""
+    job, place = standing.job, standing.place
     status: dict[str, object] = {
         "success": True,
         "job_id": job.id,
@@ -81,7 +82,7 @@ def render_status(job: Job, place: QueuePlace | None, eta_s: float | None) -> di
     if job.state is JobState.QUEUED and place is not None:
         status |= _render_place(place)
     elif job.state is JobState.RUNNING:
-        status |= _render_run(job, eta_s)
+        status |= _render_run(job, standing.rest_s)
     elif job.state is JobState.COMPLETED and job.output is not None:
         status |= _render_picture(job, job.output)
     elif job.state is JobState.FAILED:

@@ -19,8 +19,9 @@ import sys
 import zlib
 from typing import Any, BinaryIO
 
-from PIL import Image, ImageCms, ImageOps, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import Image, ImageCms, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
+from umrgen_api.fates import Fate
 from umrgen_api.image_headers import Header, RefusedImage, read_header
 
 MAX_STORED_PX = 4_000_000
@@ -31,6 +32,18 @@ DESCRIPTORS = 5
 PRELOADED = (TiffImagePlugin,)
 """Pillow loads this at the first EXIF it meets, when nothing more can be opened."""
 
+UPRIGHT = 1
+"""How EXIF calls a picture that needs no turning."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _PR_SET_PDEATHSIG = 1
 _EXTENSIONS = {"jpeg": "jpg", "png": "png", "webp": "webp"}
 _REFUSED = (OSError, ValueError, SyntaxError, EOFError, ArithmeticError, LookupError, TypeError, AttributeError,
@@ -47,9 +60,9 @@ def sanitise(data: bytes, output: BinaryIO) -> dict[str, Any]:
     try:
         clean = _decode(header, data)
     except (Image.DecompressionBombError, MemoryError):
-        raise RefusedImage("decoding it takes more memory than is allowed") from None
+        raise RefusedImage(Fate.TOO_LARGE_DECODED, "decoding it takes more memory than is allowed") from None
     except _REFUSED as error:
-        raise RefusedImage(f"it is damaged or not a plain {header.format.upper()} file") from error
+        raise RefusedImage(Fate.DAMAGED, f"it is damaged or not a plain {header.format.upper()} file") from error
     _encode(clean, header.format, output)
     return {
         "format": header.format,
@@ -64,9 +77,11 @@ def sanitise(data: bytes, output: BinaryIO) -> dict[str, Any]:
 def _decode(header: Header, data: bytes) -> Image.Image:
     image = _open(header.format, io.BytesIO(data))
     if image.size != (header.width, header.height):  # a later header that says otherwise
-        raise RefusedImage(f"its header is not the one that its decoder finds ({image.width}x{image.height})")
+        raise RefusedImage(
+            Fate.DAMAGED, f"its header is not the one that its decoder finds ({image.width}x{image.height})"
+        )
     if getattr(image, "n_frames", 1) != 1:
-        raise RefusedImage("it is animated; send a still image")
+        raise RefusedImage(Fate.ANIMATED, "it is animated; send a still image")
     profile = image.info.get("icc_profile")
     if isinstance(image, JpegImagePlugin.JpegImageFile) and image.mode in ("RGB", "L"):
         image.draft(image.mode, _fitted(image.size))  # decodes at a fraction of the size where that is enough
@@ -74,16 +89,16 @@ def _decode(header: Header, data: bytes) -> Image.Image:
     orientation = _read_orientation(image)  # only now: Pillow would read a PNG's pixels here, errors and all
     pixels = _to_srgb(_to_eight_bit(image), profile)
     pixels = pixels.resize(_fitted(pixels.size), Image.Resampling.LANCZOS, reducing_gap=3.0)
-    return _oriented(_bare_copy(pixels), orientation)
+    return _bare_copy(_turned(pixels, orientation))
 
 
 def _read_orientation(image: Image.Image) -> int:
     """1 to 8 as EXIF counts them; 1 where the EXIF is broken, which says nothing about the pixels."""
     try:
-        orientation = image.getexif().get(0x0112, 1)
+        orientation = image.getexif().get(0x0112, UPRIGHT)
     except _REFUSED:
-        return 1
-    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+        return UPRIGHT
+    return orientation if isinstance(orientation, int) and orientation in _TURNS else UPRIGHT
 
 
 def _open(image_format: str, stream: io.BytesIO) -> Image.Image:
@@ -128,15 +143,14 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _bare_copy(image: Image.Image) -> Image.Image:
+    """The pixels alone, without anything that was known about them."""
     copy = Image.new(image.mode, image.size)
     copy.paste(image)
     return copy
 
 
-def _oriented(image: Image.Image, orientation: int) -> Image.Image:
-    image.getexif()[0x0112] = orientation
-    turned = ImageOps.exif_transpose(image)
-    return _bare_copy(turned)
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    return image if orientation == UPRIGHT else image.transpose(_TURNS[orientation])
 
 
 def _encode(image: Image.Image, image_format: str, output: BinaryIO) -> None:
@@ -164,9 +178,10 @@ def _serve_one(source_fd: int, output_fd: int) -> dict[str, Any]:
         try:
             return {"ok": True, **sanitise(source.read(), output)}
         except RefusedImage as refusal:
-            return {"ok": False, "reason": str(refusal)}
+            return {"ok": False, "reason": refusal.reason, "fate": refusal.fate}
         except (OSError, MemoryError):
-            return {"ok": False, "reason": "re-encoding it takes more memory or space than is allowed"}
+            reason = "re-encoding it takes more memory or space than is allowed"
+            return {"ok": False, "reason": reason, "fate": Fate.TOO_LARGE_DECODED}
 
 
 def _confine(parent_pid: int, memory_bytes: int) -> None:

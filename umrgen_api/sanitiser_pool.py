@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -14,12 +15,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from umrgen_api.fates import Fate, tell_fate
+from umrgen_api.fates import Fate
 from umrgen_core.errors import InvalidImage, Unavailable
 from umrgen_core.logs import get_logger
 from umrgen_core.sections import UploadSettings
 
 START_TIMEOUT_S = 20.0
+END_TIMEOUT_S = 1.0
+FROM_OUTSIDE = frozenset({signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGKILL})
+"""Signals that no limit of a child sends, and no crash: somebody ended it, or the machine ran out of memory."""
 LOG = get_logger("sanitiser")
 
 
@@ -78,6 +82,12 @@ class _Child:
             answer: dict[str, object] = json.loads(await self._read_line())
             return answer
 
+    def was_ended_from_outside(self) -> bool:
+        """Of a child that is ending: whether the picture had no part in it. Blocks for END_TIMEOUT_S at most."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(END_TIMEOUT_S)
+        return -(self._process.returncode or 0) in FROM_OUTSIDE
+
     async def _read_line(self) -> bytes:
         line = b""
         while not line.endswith(b"\n"):
@@ -111,13 +121,14 @@ class SanitiserPool:
     async def sanitise(self, source: Path, output: Path) -> CleanImage:
         """Write a clean re-encode of `source` to `output`.
 
-        Raises InvalidImage, or Unavailable when too many uploads wait already.
+        Raises InvalidImage, or Unavailable when too many uploads wait already or no child can finish it now.
         """
         began = time.perf_counter()
         try:
             image = await self._sanitise(source, output)
         except (InvalidImage, Unavailable) as error:
-            self._note(tell_fate(error), time.perf_counter() - began)
+            fate = Fate(error.fate) if isinstance(error, InvalidImage) else Fate.BUSY
+            self._note(fate, time.perf_counter() - began)
             raise
         self._note(Fate.ACCEPTED, time.perf_counter() - began)
         return image
@@ -132,7 +143,7 @@ class SanitiserPool:
         finally:
             self._waiting -= 1
         if not answer.pop("ok"):
-            raise InvalidImage(str(answer["reason"]))
+            raise InvalidImage(str(answer["reason"]), str(answer["fate"]))
         return CleanImage(**answer)  # type: ignore[arg-type]
 
     async def _run(self, source: Path, output: Path) -> dict[str, object]:
@@ -141,9 +152,12 @@ class SanitiserPool:
         try:
             with open(source, "rb") as source_file, open(output, "r+b") as output_file:  # noqa: ASYNC230 - local, ours
                 answer = await child.sanitise(source_file.fileno(), output_file.fileno(), self._settings.timeout_s)
-        except (ChildDied, TimeoutError, ConnectionError, ValueError):
+        except (ChildDied, TimeoutError, ConnectionError, ValueError) as error:
             LOG.warning("sanitiser_died")
-            raise InvalidImage("decoding it takes more time or memory than is allowed") from None
+            if isinstance(error, ChildDied) and await asyncio.to_thread(child.was_ended_from_outside):
+                raise Unavailable("The image decoder was ended in the middle of it. Send the image again.") from None
+            fate = Fate.TIMED_OUT if isinstance(error, TimeoutError) else Fate.KILLED
+            raise InvalidImage("decoding it takes more time or memory than is allowed", fate) from None
         else:
             self._idle.append(child)
             return answer

@@ -9,6 +9,7 @@ from standardwebhooks import Webhook
 
 from umrgen_api.render import render_status
 from umrgen_core.clock import format_time
+from umrgen_core.job_store import Standing
 from umrgen_core.webhook_secrets import list_secrets
 from umrgen_core.webhooks import Delivery, name_webhook
 
@@ -16,7 +17,7 @@ from umrgen_core.webhooks import Delivery, name_webhook
 def render_body(delivery: Delivery, public_url: str) -> bytes:
     """The message, the same at every attempt: what happened, when, and the job's status."""
     job = delivery.job
-    status = render_status(job, None, None)
+    status = render_status(Standing(job))
     if public_url and "image_url" in status:
         status["image_url"] = f"{public_url}{status['image_url']}"
     message = {

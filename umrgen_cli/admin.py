@@ -20,12 +20,23 @@ from umrgen_core.backup import BackupReport, back_up, restore
 from umrgen_core.config import Settings, load_settings
 from umrgen_core.dated_backups import back_up_dated
 from umrgen_core.errors import UmrgenError
+from umrgen_core.logs import set_up_logs
 from umrgen_core.presence import check_integrity
+from umrgen_core.sections import LogSettings
 from umrgen_core.sqlite import assert_safe_sqlite
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as a shell has it."""
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Entry of the console script; `arguments` are those of the process unless given."""
+
+def main() -> int:
+    """Entry of the console script. What is logged goes to stderr: stdout is for answers."""
+    set_up_logs(LogSettings(level="warning", file_bytes=0), Path(), "umrgen-admin")
+    return run_command(sys.argv[1:])
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Do what the words say; the exit status."""
     options = make_parser().parse_args(arguments)
     try:
         if "examine" in options:  # doctor: works where the rest cannot, and says why
@@ -35,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (UmrgenError, OSError) as error:
         print(f"umrgen-admin: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return INTERRUPTED
     return 0
 
 

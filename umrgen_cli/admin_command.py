@@ -16,6 +16,8 @@ from rich.table import Table
 from umrgen_core.clock import SystemClock, format_time
 from umrgen_core.config import Settings
 from umrgen_core.database import Database, open_database
+from umrgen_core.errors import OperatorError
+from umrgen_core.footprint import size_of
 from umrgen_core.wakeup import Hints
 
 PIPE_COLUMNS = 240
@@ -41,7 +43,12 @@ def add_command(group: Any, shared: argparse.ArgumentParser, name: str, act: Act
 
 
 async def _carry_out(settings: Settings, options: argparse.Namespace, act: Act) -> None:
+    """Raises OperatorError where there is no store: the services make it, not whoever looks for jobs in it."""
+    if size_of(settings.storage.database) == 0:
+        raise OperatorError(f"there is no store at {settings.storage.database}: does --config name the right file?")
     async with open_database(settings, SystemClock()) as database:
+        if database.integrity.is_checking:
+            print("the last stop was unclean: the database is checked first, all of it", file=sys.stderr, flush=True)
         await database.integrity.wait()
         hints = Hints(settings.storage.data_dir)
         try:

@@ -94,7 +94,7 @@ async def _wait(box: Box, timeout_s: float | None, done: Done) -> None:
             if deadline is not None and time.monotonic() > deadline:
                 raise OperatorError(f"not done after {timeout_s:g} s: {_describe_rest(overview)}")
             status.update(_describe_rest(overview))
-            if not console.is_terminal and said != (said := _count(overview)):
+            if not console.is_terminal and said != (said := _count_rest(overview)):
                 print(said, file=sys.stderr, flush=True)
             await asyncio.sleep(LOOK_INTERVAL_S)
 
@@ -102,9 +102,14 @@ async def _wait(box: Box, timeout_s: float | None, done: Done) -> None:
 def _describe_rest(overview: Overview) -> str:
     steps = [f"{line.id} step {line.step}/{line.steps}" for line in overview.running[:3]]
     ready = any(worker.state is WorkerState.READY for worker in overview.workers)
-    parts = [_count(overview), *steps]
+    parts = [_count_rest(overview), *steps]
     return ", ".join(parts) + ("" if ready or overview.running else "; no worker is ready to run them")
 
 
 def _count(overview: Overview) -> str:
     return f"{show_count(overview.queued, 'job')} waiting, {len(overview.running)} running"
+
+
+def _count_rest(overview: Overview) -> str:
+    held = overview.queued and overview.paused_at_us is not None and overview.draining_at_us is not None
+    return f"{_count(overview)}; paused meanwhile, so what waits is not run: {RESUME}" if held else _count(overview)

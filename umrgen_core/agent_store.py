@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hmac
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from umrgen_core.agents import DEFAULT_SCOPES, Agent, to_agent
 from umrgen_core.database import Database
 from umrgen_core.keys import digest_key
+from umrgen_core.reader import fetch_one
 from umrgen_core.sections import LimitSettings
 from umrgen_core.sqlite import Connection, Row
 
@@ -16,6 +19,8 @@ DEVELOPMENT_SESSION = "sid_ext_gen"
 DEVELOPMENT_KEY_NAME = "development"
 NO_DIGEST = "0" * 64
 """Compared with where the store knows no such key; no key is known to have it."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +43,23 @@ class AgentStore:
 
         An unknown key costs the same digest, statement and comparison as any other.
         """
+        found = await self.find_by_key_and(key, lambda _connection, _agent: None)
+        return None if found is None else found[0]
+
+    async def find_by_key_and(self, key: str, look: Callable[[Connection, Agent], T]) -> tuple[Agent, T] | None:
+        """The same, and in the same hop what `look` then reads on the agent's behalf. It is asked of live keys only."""
         digest = digest_key(key)
-        row = await self._db.reader.one(self._db.statements.find_key.sql, sha256=digest)
-        stored = NO_DIGEST if row is None else row["sha256"]
-        same = hmac.compare_digest(stored.encode(), digest.encode())
-        if row is None or not same or not self._is_live(row):
-            return None
-        return to_agent(row, self._defaults)
+
+        def work(connection: Connection) -> tuple[Agent, T] | None:
+            row = fetch_one(connection, self._db.statements.find_key.sql, sha256=digest)
+            stored = NO_DIGEST if row is None else row["sha256"]
+            same = hmac.compare_digest(stored.encode(), digest.encode())
+            if row is None or not same or not self._is_live(row):
+                return None
+            agent = to_agent(row, self._defaults)
+            return agent, look(connection, agent)
+
+        return await self._db.reader.run(work)
 
     async def find_by_key_id(self, key_id: int) -> KnownKey | None:
         """The agent of a key that is live now, by the key's number; None where it is not."""

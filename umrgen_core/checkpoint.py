@@ -7,15 +7,16 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from umrgen_core.errors import OperatorError, Unavailable
-from umrgen_core.footprint import read_footprint
+from umrgen_core.footprint import read_available_memory, read_footprint
 from umrgen_core.lock import StoreLock
 from umrgen_core.sections import StorageSettings
 from umrgen_core.sqlite import Connection, SqliteError, open_writer
 
 READERS_TIMEOUT_MS = 1000
 """How long the last part waits for a reader, with the store's lock held."""
-VACUUM_ROOM = 2
-"""VACUUM writes the rows once beside the database and once into the log."""
+VACUUM_MEMORY = 1.25
+"""Of the database's size. VACUUM gathers the rows in memory, since the SQLite that we carry keeps every temporary
+database there; then it writes them into the log, which needs as much disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,15 @@ def write_back(storage: StorageSettings) -> Shrunk:
 def vacuum(storage: StorageSettings) -> Shrunk:
     """Write the database anew without its holes. Blocks, and so does every write meanwhile.
 
-    Raises OperatorError where the disk has no room for it, Unavailable.
+    Raises OperatorError where disk or memory have no room for it, Unavailable.
     """
-    found = read_footprint(storage)
-    needed = found.database_bytes * VACUUM_ROOM + storage.disk_floor_bytes
+    found, memory_bytes = read_footprint(storage), read_available_memory()
+    needed = found.database_bytes + storage.disk_floor_bytes
     if found.free_bytes < needed:
         raise OperatorError(f"--vacuum needs {needed} bytes of free disk here, there are {found.free_bytes}")
+    needed = int(found.database_bytes * VACUUM_MEMORY)
+    if memory_bytes < needed:
+        raise OperatorError(f"--vacuum needs {needed} bytes of free memory here, there are {memory_bytes}")
     return _shrink(storage, vacuum=True)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
+from umrgen_core.disk import DiskGuard
 from umrgen_core.errors import StaleClaim
 from umrgen_core.jobs import Claim, ErrorCode, Job, JobState, Pin
 from umrgen_core.logs import get_logger
@@ -41,6 +42,7 @@ class Recovered:
     """What recovery did with one job."""
 
     job_id: str
+    agent: str
     fence: int
     request_id: str
     model: str
@@ -62,6 +64,7 @@ class ClaimStore:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._db = database
         self._jobs = settings.jobs
+        self._disk = DiskGuard(settings.storage)
         self._retention_us = int(settings.storage.retention_s * 1e6)
 
     async def claim_next(self, model: str, worker_id: str) -> Claim | None:
@@ -82,13 +85,15 @@ class ClaimStore:
         *,
         fresh: bool = False,
         suits: Callable[[Job, Sequence[Claim]], bool] | None = None,
+        expected: bool = False,
     ) -> Sequence[Claim]:
         """What `claim_from` would claim, and with it the jobs that come next for as long as they suit.
 
         `suits(job, claims)` is asked in the writer's thread whether a job goes with what is claimed already. The
-        first that does not ends the round, as does one with attempts behind it: nobody is overtaken.
+        first that does not ends the round, as does one with attempts behind it: nobody is overtaken. Where a job
+        is `expected` nobody looks before the write lock is taken. Raises Unavailable while the disk is nearly full.
         """
-        if await self._find_head(models) is None:
+        if not expected and await self._find_head(models) is None:
             return ()  # an idle worker takes no write lock
 
         def work(connection: Connection) -> Sequence[Claim]:
@@ -98,6 +103,7 @@ class ClaimStore:
                     break
                 if claims and not (suits and suits(self._read_job(connection, head), claims)):
                     break
+                self._disk.require_room()
                 claims.append(self._claim(connection, head["seq"], worker_id))
                 if suits is None:
                     break
@@ -368,6 +374,7 @@ class ClaimStore:
         LOG.warning(
             "job_recovered",
             job_id=one.job_id,
+            agent=one.agent,
             fence=one.fence,
             request_id=one.request_id,
             model=one.model,
@@ -437,7 +444,7 @@ class ClaimStore:
 
 
 def _tell(row: Row, state: JobState, reason: str) -> Recovered:
-    return Recovered(row["id"], row["fence"], row["request_id"], row["model"], state, reason)
+    return Recovered(row["id"], row["agent"], row["fence"], row["request_id"], row["model"], state, reason)
 
 
 def _choose_fairest(heads: Iterable[Row | None]) -> Row | None:

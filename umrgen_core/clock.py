@@ -67,4 +67,4 @@ class LeapWatch:
 def format_time(us: int) -> str:
     """Wall microseconds as RFC 3339 UTC with six decimals and Z."""
     moment = _EPOCH + timedelta(microseconds=us)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%f") + "Z"
+    return moment.isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"

@@ -23,15 +23,22 @@ def back_up_dated(storage: StorageSettings, folder: Path, keep: int, now: dateti
     `back_up` does.
     """
     for path in folder.glob("*.partial"):
-        if NAME.fullmatch(path.stem) and _read_time(path.stem) < now - LONGEST_BACKUP:
+        begun = _find_time(path.stem)
+        if begun is not None and begun < now - LONGEST_BACKUP:
             shutil.rmtree(path)
     report = back_up(storage, folder / now.astimezone(UTC).strftime(FORMAT))
-    kept = sorted(path for path in folder.iterdir() if NAME.fullmatch(path.name))
+    kept = sorted(path for path in folder.iterdir() if _find_time(path.name) is not None)
     old = kept[:-keep]
     for path in old:
         shutil.rmtree(path)
     return report, old
 
 
-def _read_time(name: str) -> datetime:
-    return datetime.strptime(name, FORMAT).replace(tzinfo=UTC)
+def _find_time(name: str) -> datetime | None:
+    """When a backup of this name was begun; None for a name that is not one of ours, such as one of February 30."""
+    if NAME.fullmatch(name) is None:
+        return None  # strptime alone also takes a month of one digit
+    try:
+        return datetime.strptime(name, FORMAT).replace(tzinfo=UTC)
+    except ValueError:
+        return None

@@ -42,14 +42,19 @@ from typing import ClassVar
 
 CANNOT_START = 2
 """Exit status of a process that another try would not help: settings, schema or address are wrong."""
-PASSING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
-"""What may be over by the next try: a full disk, too little memory."""
+PASSING = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.EBUSY}
+)
+"""What may be over by the next try: a full disk, too little memory, somebody in the way."""
 
 
-def find_exit_status(error: Exception) -> int:
-    """CANNOT_START, or 1 for what a supervisor should try again."""
+def find_exit_status(error: Exception, *, was_ready: bool) -> int:
+    """CANNOT_START, or 1 for what a supervisor should try again.
+
+    A process that `was_ready` could start, so another try helps whatever ended it.
+    """
     passes = isinstance(error, Unavailable) or (isinstance(error, OSError) and error.errno in PASSING)
-    return 1 if passes else CANNOT_START
+    return 1 if was_ready or passes else CANNOT_START
 
 
 class UmrgenError(Exception):
@@ -144,12 +149,13 @@ class SafetyViolation(RequestError):
 
 
 class InvalidImage(RequestError):
-    """The upload is not an image that this service decodes; `reason` says why."""
+    """The upload is not an image that this service decodes; `reason` says why, `fate` in a word for the metrics."""
 
     code = "invalid_image"
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, fate: str = "") -> None:
         super().__init__(f"The file cannot be used: {reason}", extra={"reason": reason})
+        self.fate = fate
 
 
 class ReferenceNotFound(RequestError):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from umrgen_core.disk import BALLAST_NAME
 from umrgen_core.presence import list_living
 from umrgen_core.sections import StorageSettings
+
+MEMORY = Path("/proc/meminfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,12 @@ def read_footprint(storage: StorageSettings) -> Footprint:
         total_bytes=status.f_blocks * status.f_frsize,
         has_ballast=(storage.data_dir / BALLAST_NAME).exists(),
     )
+
+
+def read_available_memory() -> int:
+    """Bytes of the computer's memory that a process may still take without others being pushed out."""
+    found = re.search(r"^MemAvailable: +(\d+) kB$", MEMORY.read_text(encoding="ascii"), re.MULTILINE)
+    return int(found[1]) * 1024 if found else 0
 
 
 def wal_path(database: Path) -> Path:

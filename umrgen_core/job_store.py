@@ -13,6 +13,7 @@ from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.errors import IdempotencyConflict
 from umrgen_core.jobs import Job, JobState
+from umrgen_core.reader import fetch_one
 from umrgen_core.requests import AcceptedRequest
 from umrgen_core.rows import to_job
 from umrgen_core.run_times import run_time_key_of
@@ -34,6 +35,15 @@ class QueuePlace:
     position: int
     capped: bool
     eta_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A job, the `place` of a queued one, and the rest of a running one in seconds where such runs were measured."""
+
+    job: Job
+    place: QueuePlace | None = None
+    rest_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +148,64 @@ class JobStore:
 
     async def find(self, agent: Agent, job_id: str) -> Job | None:
         """The agent's live job, or None."""
-        row = await self._db.reader.one(self._db.statements.get_job.sql, id=job_id)
+        return await self._db.reader.run(lambda connection: self._read(connection, agent, job_id))
+
+    async def locate(self, job: Job) -> QueuePlace:
+        """Position and estimate of a queued job."""
+        return await self._db.reader.run(lambda connection: self._locate(connection, job))
+
+    async def find_run_time(self, job: Job) -> float | None:
+        """Seconds that a run like this one takes, or None when nothing has been measured."""
+        return await self._db.reader.run(lambda connection: self._find_run_time(connection, job))
+
+    async def describe(self, job: Job) -> Standing:
+        """What there is to say of a job's place or its run; of an ended one nothing, without asking the store."""
+        if job.state.ended:
+            return Standing(job)
+        return await self._db.reader.run(lambda connection: self._describe(connection, job))
+
+    async def find_standing(self, agent: Agent, job_id: str) -> Standing | None:
+        """The agent's live job, described, or None."""
+        return await self._db.reader.run(lambda connection: self.read_standing(connection, agent, job_id))
+
+    def read_standing(self, connection: Connection, agent: Agent, job_id: str) -> Standing | None:
+        """Like find_standing, for who is in the reader's thread already."""
+        job = self._read(connection, agent, job_id)
+        return None if job is None else self._describe(connection, job)
+
+    def _read(self, connection: Connection, agent: Agent, job_id: str) -> Job | None:
+        row = fetch_one(connection, self._db.statements.get_job.sql, id=job_id)
         if row is None or row["agent_id"] != agent.id:
             return None
         if row["expires_at_us"] is not None and row["expires_at_us"] <= self._db.clock.wall_us():
             return None
         return to_job(row)
 
-    async def locate(self, job: Job) -> QueuePlace:
-        """Position and estimate of a queued job."""
-        row = await self._db.reader.one(self._db.statements.queue_position.sql, **_position_arguments(job))
+    def _describe(self, connection: Connection, job: Job) -> Standing:
+        if job.state is JobState.QUEUED:
+            return Standing(job, place=self._locate(connection, job))
+        if job.state is JobState.RUNNING:
+            return Standing(job, rest_s=self._estimate_rest_s(connection, job))
+        return Standing(job)
+
+    def _locate(self, connection: Connection, job: Job) -> QueuePlace:
+        row = fetch_one(connection, self._db.statements.queue_position.sql, **_position_arguments(job))
         counted: int = row["position"] if row is not None else 1
         paused = row is not None and row["paused_at_us"] is not None
-        run_s = None if paused else await self.find_run_time(job)
+        run_s = None if paused else self._find_run_time(connection, job)
         position = min(counted, MOST_POSITION)
         return QueuePlace(position, counted > MOST_POSITION, None if run_s is None else run_s * position)
+
+    def _estimate_rest_s(self, connection: Connection, job: Job) -> float | None:
+        run_s = self._find_run_time(connection, job)
+        if run_s is None or job.started_at_us is None:
+            return None
+        elapsed_s = (self._db.clock.wall_us() - job.started_at_us) / 1e6
+        return max(run_s - max(elapsed_s, 0.0), 0.0)
+
+    def _find_run_time(self, connection: Connection, job: Job) -> float | None:
+        row = fetch_one(connection, self._db.statements.find_run_time.sql, **run_time_key_of(job))
+        return None if row is None else row["mean_s"]
 
     async def list_page(self, agent: Agent, state: JobState | None, most: int, cursor: str | None) -> list[Job] | None:
         """Own jobs, newest first, behind the one that `cursor` names; None when that is no own job."""
@@ -175,11 +228,6 @@ class JobStore:
         states = (JobState.RUNNING, JobState.QUEUED)
         found = [await self.list_page(agent, state, MOST_POSITION, None) or [] for state in states]
         return sorted((job for jobs in found for job in jobs), key=lambda job: job.seq)[:MOST_POSITION]
-
-    async def find_run_time(self, job: Job) -> float | None:
-        """Seconds that a run like this one takes, or None when nothing has been measured."""
-        row = await self._db.reader.one(self._db.statements.find_run_time.sql, **run_time_key_of(job))
-        return None if row is None else row["mean_s"]
 
     def _insert(
         self,

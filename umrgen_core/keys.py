@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import zlib
 
@@ -13,6 +14,7 @@ PREFIX = "umr_"
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SECRET_CHARS = 43  # 62**43 > 2**256
 _CHECK_CHARS = 6  # 62**6 > 2**32
+_FORM = re.compile(rf"{PREFIX}(?P<secret>[0-9A-Za-z]{{{_SECRET_CHARS}}})(?P<check>[0-9A-Za-z]{{{_CHECK_CHARS}}})")
 
 
 def mint_key() -> str:
@@ -23,11 +25,8 @@ def mint_key() -> str:
 
 def is_well_formed(key: str) -> bool:
     """Whether `key` has the form and checksum of a minted one."""
-    body = key.removeprefix(PREFIX)
-    if not key.startswith(PREFIX) or len(body) != _SECRET_CHARS + _CHECK_CHARS:
-        return False
-    secret, check = body[:_SECRET_CHARS], body[_SECRET_CHARS:]
-    return all(c in _ALPHABET for c in secret) and _checksum(secret) == check
+    parts = _FORM.fullmatch(key)
+    return parts is not None and _checksum(parts["secret"]) == parts["check"]
 
 
 def digest_key(key: str) -> str:

@@ -120,7 +120,7 @@ class InferSettings(Section):
     max_model_wait_s: Seconds = 30
     memory_bytes: Bytes = 0
     loras: str = ""
-    poll_s: Seconds = 1
+    poll_s: Annotated[float, Field(gt=0, le=60)] = 1
     stop_grace_s: Seconds = 20
     threads: Annotated[int, Field(ge=0, le=1024)] = 0
 

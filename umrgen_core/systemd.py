@@ -34,7 +34,8 @@ class Notifier:
         self._now_s = now_s
         self._beaten_at_s = float("-inf")
         self._status = ""
-        self._is_ready = False
+        self.is_ready = False
+        """Whether the start was over once; also where nobody hears of it."""
         if address:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._socket.settimeout(SEND_TIMEOUT_S)
@@ -46,7 +47,7 @@ class Notifier:
 
     def ready(self) -> None:
         """The start is over, and the service does what it is there for."""
-        self._is_ready = True
+        self.is_ready = True
         self._send("READY=1")
 
     def stopping(self) -> None:
@@ -69,14 +70,14 @@ class Notifier:
 
     @contextmanager
     def patience(self, limit_s: float) -> Iterator[None]:
-        """What is inside gives no sign of life: systemd waits `limit_s` for its end, then as before.
+        """What is inside gives no sign of life: systemd waits `limit_s` for its end, never less than else.
 
         Before readiness it has no effect: the time of a start has a bound of its own.
         """
-        if not (self.watchdog_s and self._is_ready):
+        if not (self.watchdog_s and self.is_ready):
             yield
             return
-        self._send(f"WATCHDOG_USEC={round(limit_s * 1e6)}\nWATCHDOG=1")
+        self._send(f"WATCHDOG_USEC={round(max(limit_s, self.watchdog_s) * 1e6)}\nWATCHDOG=1")
         try:
             yield
         finally:
@@ -119,6 +120,9 @@ def _take_socket(fd: int) -> socket.socket:
         listens = taken.type == socket.SOCK_STREAM and taken.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:
         raise ConfigError(f"descriptor {fd} of LISTEN_FDS: {error.strerror}") from None
+    if taken.family not in (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6):
+        family = getattr(taken.family, "name", f"address family {taken.family}")
+        raise ConfigError(f"descriptor {fd} of LISTEN_FDS: {family} is not served, only TCP and UNIX sockets are")
     if not listens:
         raise ConfigError(f"descriptor {fd} of LISTEN_FDS: no listening stream; see ListenStream= of the socket unit")
     return taken

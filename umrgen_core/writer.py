@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from umrgen_core.errors import SchemaError, Unavailable
@@ -28,6 +28,7 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 
 CANNOT_WRITE = "The store cannot take writes now; nothing was written. Try again shortly."
+TOO_BUSY = "The store is busy; nothing was written. Try again shortly."
 UNKNOWN_OUTCOME = "The store did not confirm the write; ask for its outcome before you try again."
 SCHEMA_CHANGED = "The store is being upgraded. Try again when the service has been restarted."
 
@@ -61,6 +62,12 @@ class _Item:
             self.abandoned = not self.taken
             return self.abandoned
 
+    def give_up(self) -> None:
+        """Answer in the writer's stead, whose time is over; runs in the event loop."""
+        if not self.future.done():
+            self.error = Unavailable(TOO_BUSY if self.abandon() else UNKNOWN_OUTCOME)
+            self.answer()
+
     def answer(self) -> None:
         """Resolve the future; runs in the event loop."""
         if self.future.done():
@@ -80,8 +87,7 @@ class Writer:
         self._meter = meter
         self._timeout_s = lock_timeout_s
         self._lock = StoreLock(data_dir)
-        self._waiting: deque[_Item] = deque()
-        self._wake = threading.Condition()
+        self._waiting: SimpleQueue[_Item | None] = SimpleQueue()
         self._closing = False
         self._held_since_s: float | None = None
         self._refusal: str | None = None
@@ -106,9 +112,8 @@ class Writer:
 
     async def close(self) -> None:
         """Finish what waits, then end the thread (which is left behind if another process blocks it)."""
-        with self._wake:
-            self._closing = True
-            self._wake.notify()
+        self._closing = True
+        self._waiting.put(None)
         await asyncio.to_thread(self._thread.join, self._timeout_s)
 
     async def run(self, work: Work[T]) -> T:
@@ -119,51 +124,49 @@ class Writer:
         """
         if self._refusal is not None:
             raise Unavailable(self._refusal)
-        item = _Item(work, asyncio.get_running_loop().create_future())
-        with self._wake:
-            if self._closing:
-                raise Unavailable("The service is stopping; nothing was written. Try again shortly.")
-            self._waiting.append(item)
-            self._wake.notify()
+        if self._closing:
+            raise Unavailable("The service is stopping; nothing was written. Try again shortly.")
+        loop = asyncio.get_running_loop()
+        item = _Item(work, loop.create_future())
+        self._waiting.put(item)
+        deadline = loop.call_later(self._timeout_s, item.give_up)
         try:
-            async with asyncio.timeout(self._timeout_s):
-                result: T = await asyncio.shield(item.future)
-                return result
-        except TimeoutError:
-            if item.abandon():
-                raise Unavailable("The store is busy; nothing was written. Try again shortly.") from None
-            raise Unavailable(UNKNOWN_OUTCOME) from None
+            result: T = await item.future
+            return result
+        finally:
+            deadline.cancel()
 
     def _serve(self) -> None:
-        while self._await_work():
+        while (first := self._waiting.get()) is not None:
             batch: list[_Item] = []
             asked = time.perf_counter()
             try:
                 with self._lock.held():
                     began = self._held_since_s = time.perf_counter()
-                    batch = self._take_batch()
+                    batch = self._take_batch(first)
                     if batch:
                         self._write(batch)
                         self._meter.wrote(len(batch), began - asked, time.perf_counter() - began)
             except OSError as error:  # the lock itself: this thread must outlive it
-                batch = batch or self._take_batch()
+                batch = batch or self._take_batch(first)
                 self._fail(batch, CANNOT_WRITE, str(error))
             self._held_since_s = None
             self._answer(batch)
         self._drop_connection()
         self._lock.close()
 
-    def _await_work(self) -> bool:
-        with self._wake:
-            while not self._waiting and not self._closing:
-                self._wake.wait()
-            return bool(self._waiting)
-
-    def _take_batch(self) -> list[_Item]:
-        with self._wake:
-            count = min(MAX_BATCH, len(self._waiting))
-            candidates = [self._waiting.popleft() for _ in range(count)]
-        return [item for item in candidates if item.take()]
+    def _take_batch(self, first: _Item) -> list[_Item]:
+        """What waits by now, as far as its callers still do."""
+        batch: list[_Item] = []
+        item: _Item | None = first
+        while item is not None:
+            if item.take():
+                batch.append(item)
+            if len(batch) == MAX_BATCH or self._waiting.empty():
+                return batch
+            item = self._waiting.get()
+        self._waiting.put(None)  # it is closing: the end is for _serve to see
+        return batch
 
     def _write(self, batch: list[_Item]) -> None:
         committing = False

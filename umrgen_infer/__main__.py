@@ -32,8 +32,6 @@ from umrgen_infer.metrics import DaemonMetrics
 from umrgen_infer.painter import Painter
 
 LOG = get_logger("infer")
-LOAD_LIMIT_S = 1800.0
-"""A model that takes longer to load while the daemon serves is taken for stuck; as TimeoutStartSec= of its unit."""
 OFFLINE = "HF_HUB_OFFLINE"
 COMMANDS: Mapping[str, tuple[str, str, str]] = {
     "fetch": ("umrgen_infer.pipelines.fetch", "0", "download the weights of a profile"),
@@ -63,7 +61,8 @@ class Loader:
         """Load a served model by its name."""
         self.loading = name
         try:
-            with self._notifier.patience(LOAD_LIMIT_S):
+            # A load on demand is part of a run, whose deadline comes first and ends it in good order.
+            with self._notifier.patience(self._settings.jobs.deadline_s):
                 painter = load_painter(self._settings, name)
         finally:
             self.loading = None
@@ -84,8 +83,8 @@ def load_painter(settings: Settings, name: str) -> Painter:
     return load(name, settings.models[name], settings.infer.threads, find_lora)
 
 
-async def _run(settings: Settings) -> int:
-    notifier, tracer = find_notifier(), load_tracer(settings.trace, "umrgen-infer")
+async def _run(settings: Settings, notifier: Notifier) -> int:
+    tracer = load_tracer(settings.trace, "umrgen-infer")
     clock, loader = SystemClock(), Loader(settings, notifier)
 
     def tell_state(state: WorkerState) -> None:
@@ -159,13 +158,14 @@ def main() -> int:
     if options.command is not None:
         _become(options)
     os.environ.setdefault(OFFLINE, "1")
+    notifier = find_notifier()
     try:
         settings = load_settings(options.config)
         set_up_logs(settings.log, settings.storage.data_dir, "umrgen-infer")
-        return asyncio.run(_run(settings))
+        return asyncio.run(_run(settings, notifier))
     except (UmrgenError, OSError) as error:
         print(f"umrgen-infer: {error}", file=sys.stderr)
-        return find_exit_status(error)
+        return find_exit_status(error, was_ready=notifier.is_ready)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from umrgen_core.claim_store import ClaimStore, Waiting
 from umrgen_core.clock import Clock
 from umrgen_core.config import Settings
-from umrgen_core.disk import DiskGuard
 from umrgen_core.errors import Unavailable
 from umrgen_core.jobs import Claim, Job
 from umrgen_core.logs import get_logger
@@ -37,18 +35,18 @@ class Claiming:
         self._workers = workers
         self._residency = residency
         self._worker_id = worker_id
-        self._disk = DiskGuard(settings.storage)
         self._may_batch = any(profile.batch > 1 for profile in settings.served_models.values())
 
-    async def claim(self, *, fresh: bool) -> Sequence[Claim]:
+    async def claim(self, *, fresh: bool, expected: bool = False) -> Sequence[Claim]:
         """The next job, also one whose model must be loaded first; with `fresh` none with attempts behind it.
 
-        Several where the next jobs can be painted together, none where nothing waits.
+        Several where the next jobs can be painted together, none where nothing waits; `expected` where somebody
+        has said that a job does.
         """
         try:
-            return await self._claim(await self._choose_models(), fresh=fresh)
-        except Unavailable as error:
-            LOG.warning("claim_delayed", error=error.message)
+            return await self._claim(await self._choose_models(), fresh=fresh, expected=expected)
+        except (Unavailable, OSError) as error:  # OSError: the data directory cannot be looked at
+            LOG.warning("claim_delayed", error=str(error))
             return ()
 
     async def claim_ahead(self) -> Sequence[Claim]:
@@ -56,8 +54,8 @@ class Claiming:
         try:
             models = await self._choose_models()
             return await self._claim(models, fresh=True) if self._are_free(models) else ()
-        except Unavailable as error:
-            LOG.warning("claim_delayed", error=error.message)
+        except (Unavailable, OSError) as error:  # OSError: the data directory cannot be looked at
+            LOG.warning("claim_delayed", error=str(error))
             return ()
 
     async def find_ahead(self) -> Waiting | None:
@@ -68,14 +66,11 @@ class Claiming:
         except Unavailable:
             return None
 
-    async def _claim(self, models: Sequence[str], *, fresh: bool) -> Sequence[Claim]:
+    async def _claim(self, models: Sequence[str], *, fresh: bool, expected: bool = False) -> Sequence[Claim]:
         if not models:
             return ()
-        if await asyncio.to_thread(self._disk.is_low):
-            LOG.warning("claim_delayed", error="the disk is nearly full")
-            return ()
         suits = self._suits if self._may_batch else None
-        return await self._claims.claim_several(models, self._worker_id, fresh=fresh, suits=suits)
+        return await self._claims.claim_several(models, self._worker_id, fresh=fresh, suits=suits, expected=expected)
 
     def _suits(self, job: Job, claims: Sequence[Claim]) -> bool:
         """Whether a job can be painted together with those that are claimed. Called in the writer's thread."""

@@ -173,20 +173,22 @@ class Daemon:
         await self._finish_runs()
 
     async def _claim(self) -> Sequence[Claim]:
+        expected = self._hint.is_set()
         self._hint.clear()
-        return await self._claiming.claim(fresh=bool(self._runs))
+        return await self._claiming.claim(fresh=bool(self._runs), expected=expected)
 
     def _begin(self, workshop: Workshop, claims: Sequence[Claim]) -> Turn | None:
         """Hold the claims of one turn, and begin what of their runs needs no pipeline."""
         if not claims:
             return None
+        for claim in claims:
+            self._tell_api(claim.job_id)
         turn = Turn(workshop, claims[0].job.model, [claim.job_id for claim in claims])
         for claim in claims:
             run = Run(workshop, claim, turn)
             task = asyncio.create_task(run.execute())  # holds the lease from here on
             self._runs[task] = run
             task.add_done_callback(self._on_run_ended)
-            self._tell_api(claim.job_id)
         return turn
 
     def _tell_api(self, job_id: str) -> None:

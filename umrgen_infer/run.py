@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -27,6 +26,7 @@ from umrgen_infer.lease import Lease, RunStopped, StopReason
 from umrgen_infer.memory import DoesNotFit
 from umrgen_infer.output_check import OutputCheck, Verdict
 from umrgen_infer.painter import Commission, DeviceLost, Painting
+from umrgen_infer.places import find_place
 from umrgen_infer.png import encode_png
 from umrgen_infer.run_trace import RunTrace
 from umrgen_infer.turn import PaintAlone, Turn
@@ -185,16 +185,14 @@ class Run:
             return await self._fail(ErrorCode.OUT_OF_MEMORY, error, retryable=False)
         except RunError as failure:
             return await self._fail(failure.error_code, failure.message, failure.retryable)
-        except DeviceLost:
+        except DeviceLost as loss:
             self.ending = True
-            LOG.exception("device_lost")
+            LOG.error("device_lost", error_type=type(loss).__name__, where=find_place(loss))  # noqa: TRY400
             with suppress(Unavailable):
                 await self._lose_device()
             return Outcome.DEVICE_LOST
         except Exception as error:  # noqa: BLE001 - whatever a pipeline raises ends its job, not the daemon
-            # Where it was raised and what it was, without its message: a pipeline's may quote the prompt.
-            where = "".join(traceback.format_tb(error.__traceback__))
-            LOG.error("model_error", error_type=type(error).__name__, where=where)  # noqa: TRY400
+            LOG.error("model_error", error_type=type(error).__name__, where=find_place(error))  # noqa: TRY400
             return await self._fail(
                 ErrorCode.MODEL_ERROR, f"The model failed ({type(error).__name__}).", retryable=True
             )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from umrgen_core.logs import get_logger
 from umrgen_infer.lease import RunStopped
 from umrgen_infer.painter import Commission, DeviceLost, OnStep, Painting
+from umrgen_infer.places import find_place
 from umrgen_infer.workshop import Workshop
 
 LOG = get_logger("turn")
@@ -154,11 +155,24 @@ class Turn:
                     seat.painted.set_result(painting)
             return
         if not isinstance(error, DeviceLost | _NobodyLeft):
-            LOG.warning("batch_failed", model=self._model, job_ids=sorted(self._inside), exc_info=error)
+            LOG.warning(
+                "batch_failed",
+                model=self._model,
+                job_ids=sorted(self._inside),
+                error_type=type(error).__name__,
+                where=find_place(error),
+            )
         self._near.clear()
         for seat in seats:
             # Nobody knows whose fault it was: each tries for itself, in the same attempt.
-            _refuse(seat, DeviceLost(str(error)) if isinstance(error, DeviceLost) else PaintAlone())
+            _refuse(seat, _copy(error) if isinstance(error, DeviceLost) else PaintAlone())
+
+
+def _copy(loss: DeviceLost) -> DeviceLost:
+    """The same for one of several who raise it, each with a traceback of its own."""
+    copied = DeviceLost(str(loss))
+    copied.__cause__ = loss
+    return copied
 
 
 def _refuse(seat: _Seat, error: Exception) -> None:

@@ -98,7 +98,8 @@ async def test_the_scheme_is_matched_without_case(server: Server) -> None:
 
 
 async def test_the_development_key_is_refused_through_a_proxy(server: Server) -> None:
-    for name in ("Forwarded", "forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "x-forwarded-host"):
+    forwarded = ("Forwarded", "forwarded", "X-Forwarded-For", "X-Forwarded-Proto", "x-forwarded-host")
+    for name in (*forwarded, "Via", "X-Real-IP", "CF-Connecting-IP", "True-Client-IP"):
         assert (await ask_with(server, {"Authorization": BEARER, name: "1.2.3.4"}))[0] == 401, name
 
 

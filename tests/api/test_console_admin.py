@@ -6,6 +6,7 @@ import html
 import re
 
 import pytest
+from aiohttp import web
 
 from tests.api.conftest import Server, StartServer
 from tests.api.console import Browser
@@ -21,11 +22,11 @@ FORMS = [path.format(job_id="ext_1", key_id="1") for method, path, _ in CONSOLE_
          if path.startswith("/console/admin") and method == "POST"]  # fmt: skip
 
 
-async def sign_in_owner(server: Server, *scopes: Scope) -> Browser:
+async def sign_in_owner(server: Server, headers: dict[str, str] | None = None) -> Browser:
     accounts = Accounts(server.services.database)
     await accounts.create_agent("owner", {})
-    minted = await accounts.create_key("owner", "console", scopes or list(Scope), None, {})
-    browser = Browser(server.url)
+    minted = await accounts.create_key("owner", "console", list(Scope), None, {})
+    browser = Browser(server.url, headers)
     await browser.sign_in(minted.key)
     return browser
 
@@ -60,12 +61,41 @@ async def test_no_key_has_the_scope_unless_it_is_named_and_the_development_key_n
 
 @pytest.mark.parametrize("headers", [
     {"X-Forwarded-For": "127.0.0.1"}, {"X-Forwarded-Proto": "http"}, {"Forwarded": "for=127.0.0.1"},
-    {"Via": "1.1 proxy"}, {"Host": "umrgen.example"}, {"Host": "127.0.0.1.evil.example:3088"},
+    {"Via": "1.1 proxy"}, {"X-Real-IP": "127.0.0.1"}, {"CF-Connecting-IP": "203.0.113.7"},
+    {"True-Client-IP": "203.0.113.7"}, {"Host": "umrgen.example"}, {"Host": "127.0.0.1.evil.example:3088"},
 ])  # fmt: skip
 async def test_what_came_through_a_proxy_is_refused_the_owners_pages(owner: Browser, headers: dict[str, str]) -> None:
     owner.headers = headers
     assert await refused(owner) == {403}
     assert "on the box itself only" in (await owner.get("/console/admin")).text
+
+
+async def test_a_proxy_that_says_nothing_is_given_away_by_the_browser(start_server: StartServer) -> None:
+    server = await start_server(api={"public_url": PUBLIC}, auth={"development_key": ""})
+    owner = await sign_in_owner(server, {"Origin": PUBLIC})
+    assert owner.cookie.startswith("__Host-")
+    owner.headers = {}
+    assert await refused(owner) == {403}  # nothing but the cookie tells
+
+
+async def test_a_form_of_the_owner_counts_only_from_a_page_of_the_box(start_server: StartServer) -> None:
+    plain = "http://umrgen.example"
+    server = await start_server(api={"public_url": plain}, auth={"development_key": ""})
+    owner = await sign_in_owner(server)
+    owner.headers = {"Origin": plain}
+    assert {(await owner.post(path)).status for path in FORMS} == {403}
+    for origin in (server.url, server.url.replace("127.0.0.1", "localhost")):
+        owner.headers = {"Origin": origin, "Host": origin.removeprefix("http://")}
+        assert (await owner.post("/console/admin/queue", {"action": "resume"})).status == 303, origin
+
+
+async def test_who_connects_from_elsewhere_is_refused_the_owners_pages_whatever_he_says(
+    owner: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner.headers = {"Host": "localhost"}
+    for peer in ("203.0.113.7", "::ffff:203.0.113.7", "2001:db8::1", "", None):
+        monkeypatch.setattr(web.Request, "remote", peer)
+        assert await refused(owner) == {403}, peer
 
 
 async def test_the_owner_may_allow_proxies(start_server: StartServer) -> None:
@@ -117,6 +147,7 @@ async def test_the_owner_cancels_a_job_and_runs_a_failed_one_again(server: Serve
 
 async def test_the_owner_makes_agents_and_keys_and_each_key_is_shown_once(server: Server, owner: Browser) -> None:
     made = await owner.post("/console/admin/agents", {"name": "carol", "concurrent_jobs": "3", "rate_per_minute": ""})
+    assert "Do not reload this page" in made.text
     first = re.search(r"umr_\w+", made.text)[0]
     assert first not in (await owner.get("/console/admin/agents")).text
     assert (await Browser(server.url).sign_in(first)).status == 303

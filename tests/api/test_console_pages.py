@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 
 import aiohttp
 import pytest
@@ -16,6 +17,7 @@ from tests.conftest import DEVELOPMENT_KEY, picture_bytes
 from umrgen_api.console import assets
 from umrgen_api.intake import MAX_FILE_BYTES
 from umrgen_core.accounts import Accounts
+from umrgen_core.profiles import MAX_REFERENCES
 
 HOSTILE = """</textarea><script src=/x.js></script>"'><img src=x onerror=alert(1)>{{ 7*7 }}&amp;"""
 WIDE = {"concurrent_jobs": 50, "rate_per_minute": 500}
@@ -81,6 +83,38 @@ async def test_a_file_that_is_no_picture_is_said_at_the_pictures(dev: Browser) -
     answer = await post(dev, {"prompt": "a star"}, ("<b>.png", b"no picture"))
     assert answer.status == 400
     assert "cannot be used" in answer.text.split('id="reference_images-problem"', 1)[1].split("</p>", 1)[0]
+
+
+@pytest.mark.parametrize(("files", "status", "said"), [
+    ([("a.png", b"x" * (MAX_FILE_BYTES + 1))], 413, "reference_images-problem"),
+    ([(f"{number}.png", b"no picture") for number in range(MAX_REFERENCES + 1)], 400, "reference_images-problem"),
+], ids=["too large", "too many"])  # fmt: skip
+async def test_a_form_whose_files_are_too_large_or_too_many_comes_back_with_all_that_was_typed(
+    start_server: StartServer, files: list[tuple[str, bytes]], status: int, said: str
+) -> None:
+    server = await start_server(limits=WIDE)
+    dev = Browser(server.url)
+    await dev.sign_in(DEVELOPMENT_KEY)
+    form = form_of(dev, {"prompt": "a long prompt"}, ("good.png", picture_bytes()), *files)
+    form.add_field("seed", "77")  # below the pictures, as on the page
+    answer = await dev.ask("POST", "/console", data=form)
+    assert answer.status == status
+    assert "hidden" not in answer.text.split(f'id="{said}"', 1)[1].split(">", 1)[0]
+    assert ">a long prompt</textarea>" in answer.text
+    assert 'value="77"' in answer.text
+    assert not (await server.call("GET", "/api/v1/jobs"))[1]["jobs"]
+
+
+async def test_a_form_beyond_the_rate_comes_back_with_all_that_was_typed(start_server: StartServer) -> None:
+    server = await start_server(limits={"rate_per_minute": 1})
+    dev = Browser(server.url)
+    await dev.sign_in(DEVELOPMENT_KEY)
+    for files in ([("a.png", picture_bytes()), ("b.png", picture_bytes(seed=1))], []):
+        answer = await post(dev, {"prompt": "a long prompt"}, *files)
+        assert answer.status == 429
+        assert ">a long prompt</textarea>" in answer.text
+        assert re.search(r"Try again in \d+ s\.", answer.text)
+    assert not (await server.call("GET", "/api/v1/jobs"))[1]["jobs"]
 
 
 async def test_a_form_with_a_wrong_token_is_refused_before_a_file_is_taken_in(server: Server, dev: Browser) -> None:
@@ -195,8 +229,11 @@ async def test_neither_key_nor_cookie_nor_prompt_is_logged(server: Server, capsy
     answer = await post(browser, {"prompt": "a canary"}, ("canary.png", picture_bytes()))
     await browser.get(answer.headers["Location"])
     await browser.post("/console/sign-in", {"key": "canary key"})
+    await browser.post("/console/sign-out")
     logged = "".join(capsys.readouterr())
     assert "route=/console/sign-in" in logged
+    for event in ("signed_in", "signed_out"):
+        assert re.search(rf"{event} .*agent=alice", logged), event
     assert not [secret for secret in (key, browser.cookie, browser.form_token, "canary") if secret in logged]
 
 

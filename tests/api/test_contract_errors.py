@@ -205,10 +205,10 @@ async def test_quota_exceeded_for_outputs(start_server: StartServer) -> None:
 
 
 async def test_internal_error_tells_nothing_of_the_bug(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def break_down(*_: object) -> None:
+    def break_down(*_: object) -> None:
         raise KeyError("secret of /srv/umrgen")
 
-    monkeypatch.setattr(JobStore, "find", break_down)
+    monkeypatch.setattr(JobStore, "read_standing", break_down)
     answer = await server.call("GET", "/api/v1/status/ext_none", headers={"X-Request-ID": "mine"})
     check(answer, "internal_error")
     assert answer[2]["X-Request-ID"] == "mine"

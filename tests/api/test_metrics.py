@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +12,8 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.api.conftest import Server, StartServer
-from tests.conftest import ROOT, picture_bytes
-from umrgen_api.fates import Fate, tell_fate
+from tests.conftest import picture_bytes
+from umrgen_api.fates import Fate
 from umrgen_api.middleware import METRICS
 from umrgen_api.sanitiser_pool import SanitiserPool
 from umrgen_core.errors import InvalidImage
@@ -139,25 +139,8 @@ async def test_a_child_that_says_nothing_was_killed_or_too_slow(tmp_path: Path) 
         else:
             under_way = asyncio.create_task(pool.sanitise(source, output))
             await wait_until(lambda pool=pool: bool(pool._busy))
-            next(iter(pool._busy))._process.kill()
+            next(iter(pool._busy))._process.send_signal(signal.SIGXCPU)
             with pytest.raises(InvalidImage):
                 await under_way
         await pool.close()
     assert fates == [Fate.TIMED_OUT, Fate.KILLED]
-
-
-def list_reasons() -> list[str]:
-    """What the sanitiser's sources refuse pictures with; numbers in them as 7."""
-    found = []
-    for name in ("sanitiser", "image_headers"):
-        for node in ast.walk(ast.parse((ROOT / "umrgen_api" / f"{name}.py").read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "RefusedImage":
-                parts = getattr(node.args[0], "values", [node.args[0]])
-                found.append("".join(part.value if isinstance(part, ast.Constant) else "7" for part in parts))
-    return found
-
-
-def test_every_reason_of_the_sanitiser_is_a_fate_of_its_own() -> None:
-    reasons = list_reasons()
-    assert len(reasons) > 12
-    assert [reason for reason in reasons if tell_fate(InvalidImage(reason)) is Fate.REFUSED] == []

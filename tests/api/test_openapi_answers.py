@@ -165,10 +165,10 @@ async def test_refusals_of_callers_and_of_a_service_in_need_are_as_described(
     head = f"POST {GENERATE} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nContent-Type: application/json\r\n".encode()
     assert hold("POST", GENERATE, await ask_raw(server.url, head + AUTH + b"\r\n{"))[0] == 408
 
-    async def break_down(*_: object) -> None:
+    def break_down(*_: object) -> None:
         raise KeyError
 
-    monkeypatch.setattr(JobStore, "find", break_down)
+    monkeypatch.setattr(JobStore, "read_standing", break_down)
     assert (await ask(server, "GET", "/api/v1/status/ext_none"))[0] == 500
 
 

@@ -42,39 +42,39 @@ class Recorder:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.trace: Trace = []
         self._lock = threading.Lock()
-        self._reader, self._writer, self._look = Reader.all, Writer.run, VerifiedFiles.is_whole
+        self._reader, self._writer, self._look = Reader.run, Writer.run, VerifiedFiles.is_whole
         recorder = self
 
-        async def read(reader: Reader, sql: str, /, **parameters: object) -> Any:
-            recorder.note("read", sql)
-            return await recorder._reader(reader, sql, **parameters)
+        async def read(reader: Reader, work: Callable[[Connection], Any]) -> Any:
+            return await recorder._reader(reader, recorder.traced("read", work) if serves_request() else work)
 
         async def write(writer: Writer, work: Callable[[Connection], Any]) -> Any:
-            return await recorder._writer(writer, recorder.traced(work) if serves_request() else work)
+            return await recorder._writer(writer, recorder.traced("write", work) if serves_request() else work)
 
         def digest(key: str) -> str:
-            recorder.note("digest", "")
+            if serves_request():
+                recorder.note("digest", "")
             return digest_key(key)
 
         def look(files: VerifiedFiles, *asked: Any, **options: Any) -> bool:
-            recorder.note("file", "")
+            if serves_request():
+                recorder.note("file", "")
             return recorder._look(files, *asked, **options)
 
         monkeypatch.setattr(VerifiedFiles, "is_whole", look)
-        monkeypatch.setattr(Reader, "all", read)
+        monkeypatch.setattr(Reader, "run", read)
         monkeypatch.setattr(Writer, "run", write)
         monkeypatch.setattr(agent_store, "digest_key", digest)
 
     def note(self, kind: str, sql: str) -> None:
-        if kind == "write" or serves_request():
-            with self._lock:
-                self.trace.append(f"{kind}: {without_values(sql)}")
+        with self._lock:
+            self.trace.append(f"{kind}: {without_values(sql)}")
 
-    def traced(self, work: Callable[[Connection], Any]) -> Callable[[Connection], Any]:
-        """`work` with every statement of its transaction noted as SQLite runs it."""
+    def traced(self, kind: str, work: Callable[[Connection], Any]) -> Callable[[Connection], Any]:
+        """`work` with every statement noted as SQLite runs it."""
 
         def run(connection: Connection) -> Any:
-            connection.set_trace_callback(lambda sql: self.note("write", sql))
+            connection.set_trace_callback(lambda sql: self.note(kind, sql))
             try:
                 return work(connection)
             finally:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, make_settings
-from umrgen_cli.admin import main
+from umrgen_cli.admin import run_command
 
 Owner = Callable[..., Awaitable[str]]
 
@@ -26,7 +26,7 @@ def owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Owner:
     async def run(*arguments: str, status: int = 0) -> str:
         said, complained = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-            ended = await asyncio.to_thread(main, [*arguments, "--config", str(ROOT / "config.toml")])
+            ended = await asyncio.to_thread(run_command, [*arguments, "--config", str(ROOT / "config.toml")])
         assert ended == status, complained.getvalue()
         return (complained if status else said).getvalue()
 

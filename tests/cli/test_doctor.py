@@ -12,8 +12,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from socketserver import BaseServer, UnixStreamServer
 from typing import Any
 
 import pytest
@@ -21,11 +24,14 @@ import pytest
 from tests.conftest import ROOT, make_settings
 from umrgen_cli.admin_doctor import run_doctor
 from umrgen_cli.doctor import examine, store
+from umrgen_cli.doctor.addresses import find_addresses
 from umrgen_cli.doctor.backups import check_backups
+from umrgen_cli.doctor.configuration import check_exposure
 from umrgen_cli.doctor.findings import Finding, Level, Patient
 from umrgen_cli.doctor.folder import find_file_system
 from umrgen_cli.doctor.machine import check_clock
 from umrgen_cli.doctor.patient import admit
+from umrgen_cli.doctor.processes import check_web_tier
 from umrgen_cli.doctor.program import check_packages
 from umrgen_cli.doctor.units import check_units
 from umrgen_core.clock import SystemClock
@@ -291,12 +297,28 @@ def test_a_clock_that_went_back_is_seen(install: Install) -> None:
     assert says(install.examine()["clock"], Level.PROBLEM, "2 h behind", "set-ntp")
 
 
-def test_a_clock_that_leapt_since_a_worker_was_seen_is_noticed(install: Install) -> None:
-    install.add_worker("ready", 1)
-    assert not any("leapt" in one.seen for one in check_clock(install.admit()))
-    install.execute("UPDATE workers SET seen_at_us = seen_at_us - 3600000000")
-    findings = list(check_clock(install.admit()))
-    assert says(findings[0], Level.WARNING, "leapt by 60 min", "retention pauses")
+LIVE = """
+import os, sys
+from pathlib import Path
+from umrgen_core.presence import Presence
+Presence(Path(sys.argv[1]), f"{os.getpid()}-live")
+print(flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_clock_that_leapt_since_a_process_started_is_noticed(install: Install) -> None:
+    command = [sys.executable, "-c", LIVE, str(install.data_dir)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert not any("leapt" in one.seen for one in check_clock(install.admit()))
+        (marker,) = (install.data_dir / "run").glob(f"{process.pid}-*")
+        then_s = marker.stat().st_mtime - 3600
+        os.utime(marker, (then_s, then_s))
+        findings = list(check_clock(install.admit()))
+        process.kill()
+    assert says(findings[0], Level.WARNING, "leapt by 60 min since a process started", "restart the web tier")
 
 
 @pytest.mark.parametrize(("device", "level"), [("cpu", Level.OK), ("auto", Level.WARNING), ("cuda:1", Level.PROBLEM)])
@@ -341,6 +363,28 @@ def test_a_lock_that_is_never_free_is_a_problem_with_its_holder(install: Install
     assert says(install.examine()["lock"], Level.OK, "free")
 
 
+def test_a_lock_that_goes_from_hand_to_hand_is_no_problem(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks now and then at a saturated store never finds it free."""
+    monkeypatch.setattr(store, "LOCK_WAIT_S", 0.5)
+    writer = open_writer(install.database)
+    fd = os.open(install.data_dir / "store.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    done = threading.Event()
+
+    def write() -> None:
+        while not done.wait(0.001):
+            writer.execute("UPDATE queue_control SET paused_at_us = coalesce(paused_at_us, 0) + 1")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    (found,) = store.check_lock(install.admit())
+    done.set()
+    thread.join()
+    writer.close()
+    os.close(fd)
+    assert says(found, Level.OK, "busy, and writes go through")
+
+
 def test_a_process_that_was_killed_is_known_by_what_it_left(install: Install) -> None:
     (install.data_dir / "run").mkdir()
     (install.data_dir / "run" / "99-dead.open").touch()
@@ -357,23 +401,30 @@ def test_errors_in_the_logs_are_counted_by_event(install: Install) -> None:
     assert says(found["logs"], Level.WARNING, r"store_write_failed \(2\)$", str(install.data_dir))
 
 
+class Stranger(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@contextmanager
+def serving(server: BaseServer) -> Iterator[None]:
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield
+        server.shutdown()
+        thread.join()
+
+
 @pytest.fixture
 def stranger() -> Iterator[int]:
     """Another program on the port of the web tier."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_error(404)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    server = HTTPServer(("127.0.0.1", 0), Stranger)
+    with serving(server):
         yield server.server_port
-        server.shutdown()
-        thread.join()
 
 
 def test_another_program_on_the_port_is_not_taken_for_the_web_tier(install: Install, stranger: int) -> None:
@@ -428,6 +479,30 @@ def test_units_that_failed_or_are_not_enabled_are_named(
     absent = systemctl("Id=umrgen-api.service\nLoadState=not-found\nActiveState=inactive")
     assert list(check_units(install.admit(), absent, tmp_path)) == []
     assert list(check_units(install.admit(), systemctl(answer), tmp_path / "no systemd")) == []
+
+
+def test_the_web_tier_is_looked_for_where_systemd_listens_and_judged_by_who_can_reach_it(
+    install: Install, tmp_path: Path, systemctl: Callable[[str], str], stranger: int
+) -> None:
+    answer = (
+        f"ActiveState=active\nListen=127.0.0.1:{stranger} (Stream)\nListen=[::]:3088 (Stream)\n"
+        f"Listen={tmp_path}/web.sock (Stream)\n\nActiveState=active\n"
+        f"ExecStart={{ path=python ; argv[]=python -m umrgen_api --config {install.config} ; ignore_errors=no }}"
+    )
+    addresses = find_addresses(install.config, systemctl(answer), tmp_path)
+    assert [str(one) for one in addresses] == [f"127.0.0.1:{stranger}", "[::]:3088", f"{tmp_path}/web.sock"]
+    assert [one.is_local for one in addresses] == [True, False, True]
+    patient = replace(install.admit(), listening=addresses)
+    (found,) = check_web_tier(patient)
+    assert says(found, Level.PROBLEM, f"127.0.0.1:{stranger} was answered 404")
+    key, address, *_ = check_exposure(patient)
+    assert says(key, Level.PROBLEM, "does not start", 'development_key = ""')
+    assert says(address, Level.OK, r"\[::\]:3088, .*reachable from other machines")
+    with serving(UnixStreamServer(str(tmp_path / "web.sock"), Stranger)):
+        assert addresses[2].ask("/healthz") == (404, None)
+    assert find_addresses(tmp_path / "another.toml", systemctl(answer), tmp_path) == ()
+    assert find_addresses(install.config, systemctl(answer.replace("=active", "=failed", 1)), tmp_path) == ()
+    assert find_addresses(install.config, systemctl(answer), tmp_path / "no systemd") == ()
 
 
 def test_the_newest_backup_must_not_be_old(install: Install, tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import structlog
 
 from tests.conftest import FakeClock
 from umrgen_core.agents import Agent
 from umrgen_core.claim_store import ClaimStore, NewOutput, Recovered
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
-from umrgen_core.errors import StaleClaim
+from umrgen_core.errors import StaleClaim, Unavailable
 from umrgen_core.job_store import JobStore
 from umrgen_core.jobs import Claim, ErrorCode, Job, JobState
 from umrgen_core.lock import LOCK_NAME
@@ -362,6 +363,17 @@ async def test_a_lease_lasts_as_long_as_heartbeats_renew_it(claims: ClaimStore, 
     assert tell(await claims.recover_lost()) == [(job_id, JobState.QUEUED, "worker_lost")]
 
 
+async def test_the_log_of_a_recovery_says_whose_job_it_was(
+    claims: ClaimStore, alice: Agent, job_id: str, clock: FakeClock
+) -> None:
+    await claim(claims)
+    clock.advance(30.001)
+    with structlog.testing.capture_logs() as logs:
+        await claims.recover_lost()
+    told = [(one["job_id"], one["agent"], one["fence"]) for one in logs if one["event"] == "job_recovered"]
+    assert told == [(job_id, alice.name, 1)]
+
+
 async def test_a_lost_job_keeps_its_attempt_and_its_references(
     database: Database, jobs: JobStore, claims: ClaimStore, alice: Agent, job_id: str, clock: FakeClock
 ) -> None:
@@ -450,6 +462,29 @@ async def test_two_processes_that_recover_at_once_do_it_once(claims: ClaimStore,
     clock.advance(31)
     first, second = await asyncio.gather(claims.recover_lost(), claims.recover_lost())
     assert tell([*first, *second]) == [(job_id, JobState.QUEUED, "worker_lost")]
+
+
+async def test_a_job_that_is_expected_is_claimed_without_a_look_before(
+    database: Database, jobs: JobStore, claims: ClaimStore, alice: Agent
+) -> None:
+    submitted = await submit(jobs, alice)
+    database.reader.refuse("Nobody may look.")
+    assert [one.job_id for one in await claims.claim_several((MODEL,), "w1", expected=True)] == [submitted]
+    assert await claims.claim_several((MODEL,), "w1", expected=True) == []
+
+
+@pytest.mark.parametrize("expected", [False, True])
+async def test_nothing_is_claimed_while_the_disk_is_nearly_full(
+    settings: Settings, database: Database, jobs: JobStore, alice: Agent, expected: bool
+) -> None:
+    low = settings.storage.model_copy(update={"disk_floor_bytes": 2**60})
+    claims = ClaimStore(database, settings.model_copy(update={"storage": low}))
+    assert await claims.claim_several((MODEL,), "w1", expected=expected) in ([], ())
+    submitted = await submit(jobs, alice)
+    with pytest.raises(Unavailable, match="disk"):
+        await claims.claim_several((MODEL,), "w1", expected=expected)
+    job = await look(jobs, alice, submitted)
+    assert (job.state, job.attempts, job.fence) == (JobState.QUEUED, 0, 0)
 
 
 async def test_an_idle_worker_takes_no_write_lock(

@@ -15,16 +15,14 @@ NIGHT = datetime(2026, 11, 23, 3, 30, tzinfo=UTC)
 
 def test_the_newest_are_kept_and_nothing_that_is_not_ours_is_touched(tmp_path: Path) -> None:
     storage, folder = make_settings(tmp_path / "data").storage, tmp_path / "backups"
-    (folder / "umrgen-by-hand").mkdir(parents=True)
+    foreign = ("umrgen-by-hand", "umrgen-2026-02-30T03-30-00Z", "umrgen-2026-02-30T03-30-00Z.partial")
+    for name in foreign:
+        (folder / name).mkdir(parents=True)
     for day in range(5):
         report, deleted = back_up_dated(storage, folder, 3, NIGHT + timedelta(days=day))
         assert len(deleted) == (day >= 3)
-    assert [path.name for path in sorted(folder.iterdir())] == [
-        "umrgen-2026-11-25T03-30-00Z",
-        "umrgen-2026-11-26T03-30-00Z",
-        "umrgen-2026-11-27T03-30-00Z",
-        "umrgen-by-hand",
-    ]
+    kept = ("umrgen-2026-11-25T03-30-00Z", "umrgen-2026-11-26T03-30-00Z", "umrgen-2026-11-27T03-30-00Z")
+    assert {path.name for path in folder.iterdir()} == {*kept, *foreign}
     restore(storage, report.folder)
 
 

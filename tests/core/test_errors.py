@@ -79,8 +79,11 @@ def test_only_what_passes_by_itself_is_worth_a_retry() -> None:
         (PermissionError(errno.EACCES, "permission denied"), CANNOT_START),
         (OSError(errno.ENOSPC, "no space left"), 1),
         (OSError(errno.EIO, "input/output error"), 1),
+        (BlockingIOError(errno.EAGAIN, "no more processes"), 1),
+        (OSError(errno.EBUSY, "busy"), 1),
         (Unavailable("The store is busy."), 1),
     ],
 )
 def test_a_process_that_another_try_may_help_does_not_say_that_none_would(error: Exception, status: int) -> None:
-    assert find_exit_status(error) == status
+    assert find_exit_status(error, was_ready=False) == status
+    assert find_exit_status(error, was_ready=True) == 1

@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import FakeClock
 from tests.core.test_claim_store import alice, claim, complete, job_id, nobody_can_write, submit  # noqa: F401 - fixtures
+from umrgen_core import footprint
 from umrgen_core.agents import Agent
 from umrgen_core.checkpoint import vacuum, write_back
 from umrgen_core.claim_store import ClaimStore
@@ -172,12 +173,23 @@ async def test_the_database_is_written_anew_only_when_nobody_else_has_it_open(
     assert shrunk.database_bytes < 500_000
 
 
+async def test_what_is_written_anew_is_gathered_in_memory_as_the_bound_has_it(database: Database) -> None:
+    options = await database.reader.all("PRAGMA compile_options")
+    assert "TEMP_STORE=3" in {row[0] for row in options}
+
+
 async def test_nothing_is_shrunk_without_room_or_while_another_process_is_frozen(
-    database: Database, settings: Settings
+    database: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     low = settings.storage.model_copy(update={"disk_floor_bytes": 2**60})
     with pytest.raises(OperatorError, match="bytes of free disk"):
         vacuum(low)
+    scarce = tmp_path / "meminfo"
+    scarce.write_text("MemTotal:        8000000 kB\nMemAvailable:         20 kB\n")
+    with monkeypatch.context() as patched:
+        patched.setattr(footprint, "MEMORY", scarce)
+        with pytest.raises(OperatorError, match="bytes of free memory here, there are 20480"):
+            vacuum(settings.storage)
     hasty = settings.storage.model_copy(update={"lock_timeout_s": 0.1})
     with nobody_can_write(settings), pytest.raises(Unavailable, match="another process has held"):
         write_back(hasty)

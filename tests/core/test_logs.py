@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import io
 import json
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,3 +112,57 @@ def test_setting_up_again_writes_no_event_twice(tmp_path: Path) -> None:
     set_up_logs(LogSettings(), tmp_path, PROCESS)
     get_logger("jobs").info("once")
     assert len(read_events(tmp_path)) == 1
+
+
+def test_lines_of_many_threads_are_whole_and_none_is_lost_when_files_are_set_aside(tmp_path: Path) -> None:
+    set_up_logs(LogSettings(file_bytes=400, files=150), tmp_path, PROCESS)
+
+    def tell(thread: int) -> None:
+        for number in range(50):
+            get_logger("jobs").info("event", thread=thread, number=number)
+
+    threads = [threading.Thread(target=tell, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = [line for path in (tmp_path / "log").iterdir() for line in path.read_text().splitlines()]
+    told = {(event["thread"], event["number"]) for event in map(json.loads, lines)}
+    assert len(lines) == len(told) == 200
+    assert len(list((tmp_path / "log").iterdir())) > 2
+
+
+def test_a_closed_stderr_costs_the_file_no_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
+    set_up_logs(LogSettings(), tmp_path, PROCESS)
+    stream.close()
+    get_logger("jobs").info("event")
+    assert [event["event"] for event in read_events(tmp_path)] == ["event"]
+
+
+def test_a_file_that_cannot_be_written_costs_stderr_no_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log_path(tmp_path, PROCESS).mkdir(parents=True)
+    set_up_logs(LogSettings(), tmp_path, PROCESS)
+    get_logger("jobs").info("event")
+    assert json.loads(capsys.readouterr().err)["event"] == "event"
+
+
+def test_a_librarys_warning_that_does_not_fit_its_format_troubles_nobody(tmp_path: Path) -> None:
+    set_up_logs(LogSettings(), tmp_path, PROCESS)
+    logging.getLogger("aiohttp.server").warning("%d", "not a number")
+    logging.getLogger("aiohttp.server").warning("fine")
+    assert [event["event"] for event in read_events(tmp_path)] == ["fine"]
+
+
+def test_a_terminal_gets_a_form_for_people_and_the_file_stays_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    set_up_logs(LogSettings(), tmp_path, PROCESS)
+    get_logger("jobs").info("event", number=7)
+    assert "event" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
+    assert read_events(tmp_path)[0]["number"] == 7

@@ -5,19 +5,23 @@ from __future__ import annotations
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from tests.conftest import FakeClock, make_settings
+from umrgen_core import gpus
 from umrgen_core.agents import Agent
 from umrgen_core.backup import back_up
 from umrgen_core.claim_store import ClaimStore
 from umrgen_core.config import Settings
 from umrgen_core.database import Database, open_database
 from umrgen_core.errors import ConfigError, Unavailable
-from umrgen_core.gpus import Gpu, Gpus, choose_visible
+from umrgen_core.gpus import Gpu, Gpus, choose_visible, pynvml
 from umrgen_core.job_store import JobStore
 from umrgen_core.jobs import ErrorCode, JobState
 from umrgen_core.loras import LoraShelf
@@ -340,16 +344,60 @@ def gpu(index: int) -> Gpu:
 
 
 @pytest.mark.parametrize(
-    ("visible", "seen"), [("", [0, 1, 2]), ("1", [1]), ("2, 0", [0, 2]), ("GPU-10", [1]), ("MIG-abc", [0, 1, 2])]
+    ("visible", "seen"),
+    [
+        ("", [0, 1, 2]),
+        ("1", [1]),
+        ("2, 0", [0, 2]),
+        ("GPU-10", [1]),
+        ("MIG-abc", [0, 1, 2]),
+        ("3", []),
+        ("GPU-9", []),
+        ("-1", []),
+        ("3,MIG-abc", [0, 1, 2]),
+    ],
 )
 def test_a_process_is_shown_the_devices_that_it_may_use(visible: str, seen: list[int]) -> None:
     chosen = choose_visible([gpu(index) for index in range(3)], {"CUDA_VISIBLE_DEVICES": visible})
     assert [one.index for one in chosen] == seen
 
 
+class Driver:
+    """A driver of two devices; `lost` are those that answer nothing but an error."""
+
+    def __init__(self, *lost: int) -> None:
+        self.lost = lost
+        self.opened = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(pynvml, name) if name.startswith("NVML") else partial(self._answer, name)
+
+    def _answer(self, name: str, index: int = 0, *_: object) -> object:
+        if name == "nvmlInit":
+            self.opened += 1
+        if name == "nvmlDeviceGetMemoryInfo" and index in self.lost:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        known = {"nvmlDeviceGetCount": 2, "nvmlDeviceGetHandleByIndex": index, "nvmlDeviceGetPowerUsage": 7000}
+        return known.get(name, SimpleNamespace(used=1, total=2, gpu=50))
+
+
+@pytest.mark.skipif(gpus.pynvml is None, reason="nvidia-ml-py is not installed: pip install nvidia-ml-py")
+def test_a_device_that_is_lost_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(1)
+    monkeypatch.setattr(gpus, "pynvml", driver)
+    opened = Gpus()
+    seen = [[one.index for one in opened.read() or []] for _ in range(2)]
+    assert (seen, driver.opened) == ([[0], [0]], 1)
+    driver.lost = (0, 1)
+    assert opened.read() is None
+    driver.lost = ()  # another driver was loaded
+    assert [one.index for one in opened.read() or []] == [0, 1]
+    assert driver.opened == 2
+
+
 def test_a_machine_without_a_driver_has_no_devices_to_tell_of() -> None:
-    gpus = Gpus()
-    read = gpus.read()
-    gpus.close()
+    opened = Gpus()
+    read = opened.read()
+    opened.close()
     assert read is None or all(0 <= one.index < len(read) for one in read)
     assert (read is None) is not Path("/dev/nvidiactl").exists()

@@ -163,6 +163,12 @@ def test_a_hot_statement_makes_no_index_of_its_own(connection: Connection, name:
     assert [step for step in explain(connection, getattr(load_statements(), name).sql) if "AUTOMATIC" in step] == []
 
 
+@pytest.mark.parametrize("name", HOT)
+def test_a_hot_statement_is_not_prepared_anew_for_each_limit(name: str) -> None:
+    """SQLite does so for a limit that is a bare parameter; see sql/jobs.sql."""
+    assert re.findall(r"LIMIT\s+:\w+", getattr(load_statements(), name).sql) == []
+
+
 def test_a_scan_would_be_seen(connection: Connection) -> None:
     assert explain(connection, "SELECT * FROM jobs AS j WHERE j.prompt = :id") == ["SCAN j"]
     assert list_names_of_tables('SELECT * FROM "references" AS r JOIN jobs ON 1') == {"r", "jobs"}

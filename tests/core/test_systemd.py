@@ -104,6 +104,8 @@ def test_patience_lasts_for_what_is_inside_and_no_longer(tmp_path: Path) -> None
             assert drain(heard) == ["READY=1", "WATCHDOG_USEC=1800000000\nWATCHDOG=1"]
             raise RuntimeError("as a model that cannot be loaded")
         assert drain(heard) == ["WATCHDOG_USEC=10000000\nWATCHDOG=1"]
+        with notifier.patience(3):
+            assert drain(heard) == ["WATCHDOG_USEC=10000000\nWATCHDOG=1"]  # never less than else
 
 
 @pytest.fixture
@@ -152,6 +154,13 @@ def test_what_no_server_can_serve_is_refused_by_its_descriptor(open_sockets: Cal
             take_sockets(named(1), first + 1)
         with pytest.raises(ConfigError, match="descriptor 250 of LISTEN_FDS: Bad file descriptor"):
             take_sockets(named(1), 250)
+
+
+def test_a_socket_of_another_family_is_refused_and_not_taken_for_an_address(open_sockets: Callable[..., int]) -> None:
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as kernel:
+        first = open_sockets(kernel)
+        with pytest.raises(ConfigError, match="descriptor 200 of LISTEN_FDS: AF_NETLINK is not served"):
+            take_sockets(named(1), first)
 
 
 @pytest.mark.parametrize(

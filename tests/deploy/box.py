@@ -22,7 +22,10 @@ URL = "http://127.0.0.1:3088"
 API, SOCKET, DAEMON = "umrgen-api.service", "umrgen-api.socket", "umrgen-infer@0.service"
 INSTALL_S = 120
 BACK_S = 60
-GENEROUS = ("--concurrent-jobs", "50", "--rate-per-minute", "1000000", "--reads-per-minute", "1000000")
+GENEROUS = (
+    *("--concurrent-jobs", "50", "--rate-per-minute", "1000000", "--reads-per-minute", "1000000"),
+    *("--reference-limit", "100000"),
+)
 SHORT_LEASE = "UMRGEN_JOBS__LEASE_S=2\nUMRGEN_JOBS__HEARTBEAT_S=0.5\n"
 """So that a job whose daemon was killed is run again while the test watches."""
 
@@ -184,6 +187,7 @@ def describe(report: Report) -> str:
     """The report in one line."""
     return (
         f"agents: {report.requests} requests, refused {report.refused}, cut and sent again {report.cut},"
-        f" answers {dict(report.answers)}, longest wait {report.longest_s:.2f} s; {report.promised} jobs promised,"
+        f" answers {dict(report.answers)}, longest wait {report.longest_s:.2f} s;"
+        f" {report.uploads} pictures uploaded, {report.promised} jobs promised,"
         f" ended {dict(report.states)}, {report.retried} of them ran more than once"
     )

@@ -8,7 +8,9 @@ connection of its own, so that each meets the listening socket.
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -16,11 +18,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+from PIL import Image
 
 SUBMITTERS = 3
 CALLERS = 3
 ENDED = {"completed", "failed", "cancelled"}
 REQUEST = {"prompt": "a red circle", "width": 64, "height": 64, "steps": 2}
+BOUNDARY = "between"
+UPLOAD_PX = 2000
+UPLOAD_PAUSE_S = 0.2
+"""Shorter than a picture of that size is in the decoder, so that most restarts meet one there."""
 LAST_JOBS_S = 60.0
 WAIT_S = 2
 
@@ -37,6 +44,8 @@ class Report:
     answers: Counter[int] = field(default_factory=Counter)
     longest_s: float = 0.0
     """From connecting to the whole answer, less what the service was asked to wait."""
+    uploads: int = 0
+    """Pictures that were answered."""
     promised: int = 0
     """Jobs with a 202."""
     states: Counter[str] = field(default_factory=Counter)
@@ -69,6 +78,7 @@ class Agents:
                     tasks.create_task(self._submit_forever(session, number))
                 for _ in range(CALLERS):
                     tasks.create_task(self._call_forever(session))
+                tasks.create_task(self._upload_forever(session))
             deadline = time.monotonic() + LAST_JOBS_S
             for job_id in self._jobs:
                 job = await self._see_end(session, job_id, deadline)
@@ -93,6 +103,18 @@ class Agents:
         while not self._stopping.is_set():
             await self._ask(session, "GET", "/api/v1/me")
             await asyncio.sleep(0.02)
+
+    async def _upload_forever(self, session: aiohttp.ClientSession) -> None:
+        """The same picture, small to send and to keep, with other bytes behind its end: each is decoded anew."""
+        picture = io.BytesIO()
+        Image.new("RGB", (UPLOAD_PX, UPLOAD_PX), "red").save(picture, "PNG")
+        head = f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n'.encode()
+        headers = {"Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+        while not self._stopping.is_set():
+            form = head + picture.getvalue() + os.urandom(8) + f"\r\n--{BOUNDARY}--\r\n".encode()
+            await self._ask(session, "POST", "/api/v1/upload-reference", data=form, headers=headers)
+            self.report.uploads += 1
+            await asyncio.sleep(UPLOAD_PAUSE_S)
 
     async def _see_end(self, session: aiohttp.ClientSession, job_id: str, deadline: float) -> dict[str, Any]:
         while True:

@@ -25,4 +25,5 @@ def assert_nothing_lost(report: Report) -> None:
     assert report.refused == 0
     assert set(report.answers) <= {"200", "202"}
     assert report.promised > 0
+    assert report.uploads > 0
     assert report.states == {"completed": report.promised}

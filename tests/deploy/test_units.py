@@ -11,12 +11,13 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from tests.conftest import ROOT
 from umrgen_api.__main__ import LINGER_S, SHUTDOWN_S
 from umrgen_core.config import Settings, load_settings
 from umrgen_core.errors import CANNOT_START
-from umrgen_infer.__main__ import LOAD_LIMIT_S
+from umrgen_core.sections import InferSettings
 
 UNITS = ROOT / "deploy" / "systemd"
 INTERPRETER = "/opt/umrgen/current/.venv/bin/python"
@@ -162,12 +163,18 @@ def test_the_bounds_of_the_units_fit_those_of_the_code() -> None:
     infer, api = "umrgen-infer@.service", "umrgen-api.service"
     for name in (infer, api, "umrgen-mcp.service"):
         assert seconds(name, "RestartPreventExitStatus") == CANNOT_START
+        assert [value for value, _ in read_unit(name)["KillMode"]] == ["mixed"], name  # else children get SIGTERM too
     storage, jobs = settings().storage, settings().jobs
-    assert seconds(infer, "TimeoutStartSec") == LOAD_LIMIT_S
+    assert seconds(infer, "TimeoutStartSec") > jobs.deadline_s  # which bounds the later loads
     assert seconds(infer, "TimeoutStopSec") > settings().infer.stop_grace_s + 3 * storage.lock_timeout_s
     assert seconds(infer, "WatchdogSec") < jobs.deadline_s  # else a hung run's own deadline always came first
     assert seconds(api, "TimeoutStopSec") > LINGER_S + SHUTDOWN_S + storage.lock_timeout_s
     assert seconds(api, "WatchdogSec") > 2 * storage.lock_timeout_s
+
+
+def test_no_setting_lets_an_idle_daemon_be_silent_for_as_long_as_the_watchdog_waits() -> None:
+    with pytest.raises(ValidationError, match="poll_s"):
+        InferSettings(poll_s=seconds("umrgen-infer@.service", "WatchdogSec") / 2)
 
 
 def test_the_sockets_are_where_the_configuration_says() -> None:

@@ -248,7 +248,7 @@ async def test_a_lost_claim_in_a_batch_is_dropped_and_the_others_complete(
 
 
 @pytest.mark.parametrize(
-    "failure", [ValueError("no"), RunError(ErrorCode.MODEL_ERROR, "no", retryable=True), OutOfMemory()]
+    "failure", [ValueError("canary"), RunError(ErrorCode.MODEL_ERROR, "canary", retryable=True), OutOfMemory()]
 )
 async def test_when_a_batch_fails_each_is_painted_alone_in_the_same_attempt(
     open_studio, make_agent, submit, wait_for, company, failure
@@ -265,6 +265,9 @@ async def test_when_a_batch_fails_each_is_painted_alone_in_the_same_attempt(
     (told,) = [entry for entry in logs if entry["event"] == "batch_failed"]
     assert told["job_ids"] == sorted(job.id for job in submitted)
     assert "job_id" not in told
+    assert told["error_type"] == type(failure).__name__
+    assert "in paint_together" in told["where"]
+    assert "canary" not in str(told)  # it may be the prompt
 
 
 async def test_so_many_that_ran_out_of_memory_are_not_tried_together_again(

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import io
 import json
+import threading
 from pathlib import Path
 
+import structlog
 from PIL import Image
 
 from tests.conftest import make_settings
@@ -183,7 +186,8 @@ async def test_stopping_finishes_a_run_that_ends_in_time(start_daemon, make_agen
     painter.hold.clear()
     daemon, task = await start_daemon()
     agent = await make_agent("alice")
-    job = await wait_for(agent, (await submit(agent)).id, is_running)
+    # Running is said at the claim; what has the pipeline has done a step.
+    job = await wait_for(agent, (await submit(agent)).id, lambda job: job.step >= 1)
     daemon.stop()
     painter.hold.set()
     assert await asyncio.wait_for(task, WAIT_S) == 0
@@ -218,11 +222,18 @@ async def test_a_run_past_its_deadline_is_recorded_and_the_process_ends(
 async def test_a_lost_device_lets_the_job_go_with_its_attempt_counted_and_ends_the_process(
     start_daemon, make_agent, submit, wait_for, painter
 ):
-    painter.error = DeviceLost("CUDA error")
-    _, task = await start_daemon()
-    agent = await make_agent("alice")
-    job = await submit(agent)
-    assert await asyncio.wait_for(task, WAIT_S) == 1
+    painter.error = DeviceLost("CUDA error: canary")
+    painter.error.__cause__ = RuntimeError("canary")
+    with structlog.testing.capture_logs() as logs:
+        _, task = await start_daemon()
+        agent = await make_agent("alice")
+        job = await submit(agent)
+        assert await asyncio.wait_for(task, WAIT_S) == 1
+    told = next(one for one in logs if one["event"] == "device_lost")
+    assert (told["error_type"], "RuntimeError, then:" in told["where"]) == ("DeviceLost", True)
+    assert "in paint\n" in told["where"]
+    assert "canary" not in str(told)  # it may be the prompt
+    assert "exc_info" not in told
     job = await wait_for(agent, job.id, lambda job: job.state is JobState.QUEUED)
     assert job.attempts == 1
 
@@ -303,7 +314,7 @@ async def test_the_worker_tells_what_it_does_and_withdraws(start_daemon, databas
 async def test_a_job_wakes_the_daemon_at_once(start_daemon, make_agent, submit, wait_for, tmp_path, database):
     from umrgen_core.wakeup import Listener, Wakeup
 
-    await start_daemon(make_settings(tmp_path / "data", infer={"poll_s": 3600}))
+    await start_daemon(make_settings(tmp_path / "data", infer={"poll_s": 60}))
     agent = await make_agent("alice")
     wakeup = Wakeup(Path(tmp_path / "data"), Listener.API, "test")
     job = await submit(agent)
@@ -324,3 +335,25 @@ async def test_what_a_pipeline_raises_is_logged_without_its_message(
     assert "model_error" in logged
     assert "ValueError" in logged
     assert "secret" not in logged
+
+
+async def test_a_data_directory_that_cannot_be_looked_at_delays_claims_and_ends_nothing(
+    start_daemon, make_agent, submit, wait_for, tmp_path, monkeypatch
+):
+    """As on a network disk that is away for a moment."""
+    looked = threading.Event()
+
+    def look(_: object) -> int:
+        looked.set()
+        raise OSError(errno.ESTALE, "Stale file handle")
+
+    monkeypatch.setattr("umrgen_core.disk.DiskGuard.free_bytes", look)
+    with structlog.testing.capture_logs() as logs:
+        _, serving = await start_daemon(make_settings(tmp_path / "data", infer={"poll_s": 0.02}))
+        agent = await make_agent("alice")
+        job = await submit(agent)
+        assert await asyncio.to_thread(looked.wait, WAIT_S)
+        monkeypatch.undo()
+        assert (await wait_for(agent, job.id)).state is JobState.COMPLETED
+    assert not serving.done()
+    assert "Stale file handle" in next(one["error"] for one in logs if one["event"] == "claim_delayed")

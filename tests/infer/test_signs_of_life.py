@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from pathlib import Path
+
+import pytest
 
 from tests.conftest import make_settings
 from tests.infer.conftest import WAIT_S, FakePainter, is_running
@@ -47,6 +50,21 @@ async def test_a_hung_pipeline_gives_no_sign_of_life_however_busy_the_event_loop
     painter.release.set()
     assert (await wait_for(agent, job.id)).state is JobState.COMPLETED
     assert await asyncio.to_thread(beaten.wait, WAIT_S)
+
+
+def test_while_a_model_is_loaded_for_a_job_systemd_waits_as_long_as_the_jobs_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as heard:
+        heard.bind(str(tmp_path / "notify"))
+        notifier = Notifier(str(tmp_path / "notify"), 300.0)
+        notifier.ready()
+        monkeypatch.setattr(
+            "umrgen_infer.__main__.load_painter", lambda *_: said.extend(heard.recv(99).decode() for _ in range(2))
+        )
+        Loader(make_settings(tmp_path / "data", jobs={"deadline_s": 700}), notifier).load("tiny-klein")
+    assert said == ["READY=1", "WATCHDOG_USEC=700000000\nWATCHDOG=1"]
 
 
 async def test_ready_is_told_when_the_model_is_loaded_and_stopping_when_the_end_begins(start_daemon, painter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from aiohttp import web
 
@@ -10,9 +11,9 @@ from umrgen_api.errors import json_response
 from umrgen_api.services import Services, services_of
 from umrgen_core.errors import Unavailable
 from umrgen_core.integrity import IntegrityState
-from umrgen_core.queue_control import QueueControl
+from umrgen_core.queue_control import QueueControl, QueueState
 from umrgen_core.schema import SCHEMA_VERSION
-from umrgen_core.worker_store import WorkerState
+from umrgen_core.worker_store import Worker, WorkerState
 
 MISSED_HEARTBEATS = 3
 """A worker that has missed this many is not counted on."""
@@ -26,31 +27,27 @@ async def get_health(_: web.Request) -> web.Response:
 async def get_readiness(request: web.Request) -> web.Response:
     """200 when store and a worker with its model loaded are there and jobs are accepted; else 503 with the reasons."""
     services = services_of(request)
-    reasons = await find_reasons(services)
-    if reasons:
-        return json_response({"success": False, "status": "not ready", "reasons": reasons}, 503)
-    paused = {"paused": True} if await _is_paused(services) else {}
-    return json_response({"success": True, "status": "ready", "reasons": [], **paused})
-
-
-async def _is_paused(services: Services) -> bool:
-    """Whether jobs are accepted and wait: no reason to send them elsewhere, so it is told beside the reasons."""
-    try:
-        return (await QueueControl(services.database).read()).paused
-    except Unavailable:
-        return False
-
-
-async def find_reasons(services: Services) -> list[str]:
-    """Why a job would not be accepted and run now; empty when it would."""
     try:
         version = await services.database.reader.read_version()
         if version != SCHEMA_VERSION:
-            return [f"the store has schema version {version}, {SCHEMA_VERSION} is needed"]
+            return _refuse([f"the store has schema version {version}, {SCHEMA_VERSION} is needed"])
         queue = await QueueControl(services.database).read()
         workers = await services.workers.list_all()
     except Unavailable:
-        return ["the store does not answer"]
+        return _refuse(["the store does not answer"])
+    if reasons := await _find_reasons(services, queue, workers):
+        return _refuse(reasons)
+    # Paused, jobs are accepted and wait: no reason to send them elsewhere, so it is told beside the reasons.
+    paused = {"paused": True} if queue.paused else {}
+    return json_response({"success": True, "status": "ready", "reasons": [], **paused})
+
+
+def _refuse(reasons: list[str]) -> web.Response:
+    return json_response({"success": False, "status": "not ready", "reasons": reasons}, 503)
+
+
+async def _find_reasons(services: Services, queue: QueueState, workers: Sequence[Worker]) -> list[str]:
+    """Why a job would not be accepted and run now; empty when it would."""
     integrity = services.database.integrity.state
     if integrity is not IntegrityState.GOOD:
         return [f"the store is {integrity.value}"]

@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from umrgen_api.access import agent_of, needs
+from umrgen_api.access import FOUND, agent_of, needs
 from umrgen_api.errors import json_response
 from umrgen_api.rates import Rate
 from umrgen_api.render import render_status
 from umrgen_api.services import Services, services_of
 from umrgen_core.agents import Agent, Scope
 from umrgen_core.errors import FieldProblem, InvalidRequest, JobNotFound
-from umrgen_core.jobs import Job, JobState
+from umrgen_core.job_store import Standing
+from umrgen_core.jobs import Job
+from umrgen_core.sqlite import Connection
 
 MAX_WAIT_S = 60.0
 LOOK_AGAIN_S = 10.0
@@ -36,14 +38,27 @@ class Wait:
     preferred: str | None = None
 
 
-@needs(Scope.READ, Rate.READ)
+def look_at_job(request: web.Request, connection: Connection, agent: Agent) -> Standing | None:
+    """The job that the path names."""
+    return services_of(request).jobs.read_standing(connection, agent, request.match_info["job_id"])
+
+
+@needs(Scope.READ, Rate.READ, look_at_job)
 async def get_status(request: web.Request) -> web.Response:
     """Where a job stands."""
-    services, agent, wait = services_of(request), agent_of(request), read_wait(request)
-    job = await find_job(services, agent, request.match_info["job_id"])
-    if wait.seconds and not job.state.ended:
-        job = await _wait_for_change(request, job, wait)
-    return _answer(request, await describe_job(services, job), wait)
+    wait, standing = read_wait(request), await _find_standing(request)
+    if standing is None:
+        raise JobNotFound
+    if wait.seconds and not standing.job.state.ended:
+        standing = await services_of(request).jobs.describe(await _wait_for_change(request, standing.job, wait))
+    return _answer(request, render_status(standing), wait)
+
+
+async def _find_standing(request: web.Request) -> Standing | None:
+    if FOUND not in request:  # the agent was known by something else than a key, as the console's are
+        return await services_of(request).jobs.find_standing(agent_of(request), request.match_info["job_id"])
+    standing = request[FOUND]
+    return standing if isinstance(standing, Standing) else None
 
 
 async def find_job(services: Services, agent: Agent, job_id: str) -> Job:
@@ -56,6 +71,8 @@ async def find_job(services: Services, agent: Agent, job_id: str) -> Job:
 
 def read_wait(request: web.Request) -> Wait:
     """`?wait=` and `?until=done`, or `Prefer: wait=`. Raises InvalidRequest for a query that cannot be meant."""
+    if not request.query_string and "Prefer" not in request.headers:  # as most reads are
+        return Wait()
     until, asked = request.query.get("until", ""), request.query.get("wait")
     problems = []
     if until not in ("", "done"):
@@ -100,16 +117,4 @@ def _answer(request: web.Request, status: dict[str, object], wait: Wait) -> web.
 
 async def describe_job(services: Services, job: Job) -> dict[str, object]:
     """The status JSON with its estimates."""
-    if job.state is JobState.QUEUED:
-        return render_status(job, await services.jobs.locate(job), None)
-    if job.state is JobState.RUNNING:
-        return render_status(job, None, await _rest_of_run_s(services, job))
-    return render_status(job, None, None)
-
-
-async def _rest_of_run_s(services: Services, job: Job) -> float | None:
-    run_s = await services.jobs.find_run_time(job)
-    if run_s is None or job.started_at_us is None:
-        return None
-    elapsed_s = (services.clock.wall_us() - job.started_at_us) / 1e6
-    return max(run_s - max(elapsed_s, 0.0), 0.0)
+    return render_status(await services.jobs.describe(job))

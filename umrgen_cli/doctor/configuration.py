@@ -17,12 +17,19 @@ def check_parsing(patient: Patient) -> Iterator[Finding]:
 
 def check_exposure(patient: Patient) -> Iterator[Finding]:
     """Who can reach the service, and whether with a key that everybody knows."""
-    api, auth = patient.settings.api, patient.settings.auth
+    auth, where = patient.settings.auth, ", ".join(map(str, patient.addresses))
+    is_local = all(address.is_local for address in patient.addresses)
     if auth.development_key and auth.development_key_public:
         yield problem(
             "development key",
             "the key of the guide, which everybody knows, counts from every machine",
             "set [auth] development_key_public = false, or development_key = \"\" and mint keys with 'agents create'",
+        )
+    elif auth.development_key and (patient.settings.api.public_url or not is_local):
+        yield problem(
+            "development key",
+            "on, though others can reach the service: the web tier does not start like that",
+            "set [auth] development_key = \"\", and mint keys with 'agents create'",
         )
     elif auth.development_key:
         yield warning(
@@ -32,10 +39,10 @@ def check_exposure(patient: Patient) -> Iterator[Finding]:
         )
     else:
         yield good("development key", "off")
-    if api.listens_on_loopback():
-        yield good("address", f"{api.host}:{api.port}, this machine only")
+    if is_local:
+        yield good("address", f"{where}, this machine only")
         return
-    yield good("address", f"{api.host}:{api.port}, reachable from other machines")
+    yield good("address", f"{where}, reachable from other machines")
     yield from _check_outside(patient)
 
 

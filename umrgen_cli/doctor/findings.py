@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from umrgen_cli.doctor.addresses import Address
 from umrgen_core.clock import Clock
 from umrgen_core.config import Settings
 from umrgen_core.overview import Overview
@@ -53,6 +54,13 @@ class Patient:
     store_problem: str = ""
     deep: bool = False
     backups: Path = Path("/var/backups/umrgen")
+    listening: tuple[Address, ...] = ()
+    """systemd's sockets for the web tier; empty where it opens its own."""
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Where the web tier is to be found."""
+        return self.listening or (Address(self.settings.api.host, self.settings.api.port),)
 
     @property
     def is_loading(self) -> bool:

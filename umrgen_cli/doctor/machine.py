@@ -10,13 +10,17 @@ from pathlib import Path
 
 from umrgen_cli.doctor.findings import Finding, Patient, good, problem, warning
 from umrgen_cli.figures import show_bytes, show_span
-from umrgen_core.clock import format_time
+from umrgen_core.clock import Clock, format_time
 from umrgen_core.footprint import list_processes, read_footprint
 
 FEW = 0.05
 FULL = 0.8
 LEAST_DESCRIPTORS = 1024
-LEAP_S = 10.0
+BEHIND_S = 10.0
+LEAP_S = 300.0
+"""As much as pauses retention; a process takes some of it from its start to its marker."""
+START_FIELD = 19
+"""Of /proc/PID/stat behind the name: when the process started, in ticks of boot time."""
 TIME_ERROR = 5
 """What adjtimex answers where nothing sets the clock."""
 TIMEX_BYTES = 256
@@ -79,10 +83,10 @@ def check_clock(patient: Patient) -> Iterator[Finding]:
     """Wall time goes with boot time, is behind nothing that was written, and is set by somebody."""
     now_us = patient.clock.wall_us()
     if (leap_s := _find_leap_s(patient)) > LEAP_S:
-        advice = "see what set it; retention pauses until both processes have been started again"
-        yield warning("clock", f"wall time has leapt by {show_span(leap_s)} since a worker started", advice)
+        advice = "see what set it; if it is right now, restart the web tier: retention pauses until then"
+        yield warning("clock", f"wall time has leapt by {show_span(leap_s)} since a process started", advice)
     newest_us = _find_newest_us(patient)
-    if newest_us > now_us + LEAP_S * 1e6:
+    if newest_us > now_us + BEHIND_S * 1e6:
         seen = f"{show_span((newest_us - now_us) / 1e6)} behind what the store holds ({format_time(newest_us)[:19]})"
         yield problem("clock", seen, "set the clock: 'timedatectl set-ntp true'")
     elif _is_unset():
@@ -92,15 +96,26 @@ def check_clock(patient: Patient) -> Iterator[Finding]:
 
 
 def _find_leap_s(patient: Patient) -> float:
-    """How far wall time and boot time have moved apart since a worker was last seen."""
-    if patient.overview is None:
-        return 0.0
-    offsets = [
-        abs((patient.overview.at_us - worker.seen_at_us) / 1e6 - worker.age_s)
-        for worker in patient.overview.workers
-        if worker.age_s is not None
+    """How far wall time and boot time have moved apart since one of the processes started."""
+    now_us = patient.clock.wall_us()
+    leaps = [
+        abs((now_us - process.started_at_us) / 1e6 - age_s)
+        for process in list_processes(patient.settings.storage.data_dir)
+        if (age_s := _find_age_s(process.pid, patient.clock)) is not None
     ]
-    return max(offsets, default=0.0)
+    return max(leaps, default=0.0)
+
+
+def _find_age_s(pid: int, clock: Clock) -> float | None:
+    """Boot time since a process of ours started; None for what is gone or cannot be ours, as in another container."""
+    folder = Path(f"/proc/{pid}")
+    try:
+        if b"umrgen" not in (folder / "cmdline").read_bytes():
+            return None
+        fields = (folder / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return None
+    return clock.boot_ms() / 1000 - int(fields[START_FIELD]) / os.sysconf("SC_CLK_TCK")
 
 
 def _find_newest_us(patient: Patient) -> int:

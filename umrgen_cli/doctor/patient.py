@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import tomllib
@@ -11,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from umrgen_cli.doctor.addresses import find_addresses
 from umrgen_cli.doctor.findings import Patient
 from umrgen_core.clock import Clock
 from umrgen_core.config import PREFIX, Settings, load_settings, with_absolute_paths
@@ -29,7 +31,8 @@ async def admit(config: Path, clock: Clock, *, deep: bool) -> Patient:
     """Look at the configuration and at the store. Raises nothing for either."""
     settings, problems = read_settings(config)
     overview, store_problem = await _read_overview(settings, clock)
-    return Patient(config, settings, clock, problems, overview, store_problem, deep)
+    listening = await asyncio.to_thread(find_addresses, config)
+    return Patient(config, settings, clock, problems, overview, store_problem, deep, listening=listening)
 
 
 def read_settings(config: Path) -> tuple[Settings, tuple[str, ...]]:

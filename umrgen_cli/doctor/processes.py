@@ -16,13 +16,11 @@ from umrgen_core.footprint import list_processes
 from umrgen_core.overview import WorkerLine
 from umrgen_core.worker_store import WorkerState
 
-ANSWER_S = 5.0
 LONG_LOADING_S = 900.0
 TAIL_BYTES = 512 << 10
 NAMES = {"api": "web tier", "infer": "daemon"}
 START = "start it: 'systemctl start {unit}', or 'make run' from a checkout; its log says why it ended"
 UNITS = {"api": "umrgen-api", "infer": "umrgen-infer@0"}
-ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where to ask, not where to listen
 BAD = ("error", "critical")
 
 
@@ -39,25 +37,25 @@ def check_living(patient: Patient) -> Iterator[Finding]:
 
 
 def check_web_tier(patient: Patient) -> Iterator[Finding]:
-    """It answers where the configuration says, and would run jobs."""
-    api = patient.settings.api
-    if api.port == 0:
+    """It answers where it is said to listen, and would run jobs."""
+    address = patient.addresses[0]
+    if not patient.listening and address.port == 0:
         yield warning("address", "port 0: it listens on another port at each start", "set [api] port")
         return
     try:
-        status, _ = _ask(api.host, api.port, "/healthz")
-        ready, body = _ask(api.host, api.port, "/readyz")
+        status, _ = address.ask("/healthz")
+        ready, body = address.ask("/readyz")
         reasons = body.get("reasons", []) if isinstance(body, dict) else None
     except (OSError, http.client.HTTPException) as error:
         if any(process.kind == "api" for process in list_processes(patient.settings.storage.data_dir)):
             advice = "it runs, so it hangs or fails: its log says why; start it again: 'systemctl restart umrgen-api'"
-            yield problem("healthz", f"no answer on {api.host}:{api.port} ({error})", advice)
+            yield problem("healthz", f"no answer on {address} ({error})", advice)
         return
     if reasons is None or status != http.client.OK:
         advice = "see with 'ss -ltnp' whether another program has the port, or set another [api] port"
-        yield problem("healthz", f"{api.host}:{api.port} was answered {status}, not as UMRGEN answers", advice)
+        yield problem("healthz", f"{address} was answered {status}, not as UMRGEN answers", advice)
         return
-    yield good("healthz", f"{api.host}:{api.port} answers")
+    yield good("healthz", f"{address} answers")
     if ready == http.client.OK:
         yield good("readyz", "ready: what is posted is painted")
         return
@@ -66,21 +64,6 @@ def check_web_tier(patient: Patient) -> Iterator[Finding]:
         yield warning("readyz", seen, "wait: a large model takes minutes to load")
     else:
         yield problem("readyz", seen, "see what is said of it below and above")
-
-
-def _ask(host: str, port: int, path: str) -> tuple[int, object]:
-    """Status and JSON of an answer; None in the place of what is no JSON."""
-    connection = http.client.HTTPConnection(ANY.get(host, host), port, timeout=ANSWER_S)
-    try:
-        connection.request("GET", path)
-        response = connection.getresponse()
-        content = response.read(1 << 16)
-        try:
-            return response.status, json.loads(content)
-        except ValueError:
-            return response.status, None
-    finally:
-        connection.close()
 
 
 def check_workers(patient: Patient) -> Iterator[Finding]:

@@ -123,12 +123,16 @@ RETURNING device_losses;
 
 -- name: list_lost(boot_id, now_boot_ms)
 -- Running jobs whose lease is over; a lease of another boot always is. Walks the few running rows.
-SELECT id, fence, request_id, model, attempts, cancel_requested_at_us FROM jobs
+SELECT id, fence, request_id, model, attempts, cancel_requested_at_us,
+    (SELECT name FROM agents WHERE agents.id = jobs.agent_id) AS agent
+FROM jobs
 WHERE state = 'running' AND (lease_until_boot_ms < :now_boot_ms OR lease_boot_id <> :boot_id);
 
 -- name: list_overdue(boot_id, now_boot_ms)
 -- Queued jobs past their time in the queue.
-SELECT id, fence, request_id, model FROM jobs
+SELECT id, fence, request_id, model,
+    (SELECT name FROM agents WHERE agents.id = jobs.agent_id) AS agent
+FROM jobs
 WHERE state = 'queued' AND queue_until_boot_ms < :now_boot_ms AND queue_boot_id = :boot_id
 LIMIT 100;
 

@@ -5,7 +5,7 @@ SELECT coalesce(max(id), 0) AS id FROM events;
 
 -- name: list_changes(after, most)
 -- Changes behind one that was seen, oldest first.
-SELECT id, job_id FROM events WHERE id > :after ORDER BY id LIMIT :most;
+SELECT id, job_id FROM events WHERE id > :after ORDER BY id LIMIT 0 + :most;
 
 -- name: last_event(job_id)^
 -- The newest change of one job.

@@ -1,4 +1,5 @@
--- Jobs as their agents see them.
+-- Jobs as their agents see them. A limit is written as a sum because SQLite looks at the value of a bare
+-- parameter there, and so prepares the statement anew, at ten times its cost, each time it is used.
 
 -- name: get_job(id)^
 -- One job with its output, whoever's it is.
@@ -24,7 +25,7 @@ INNER JOIN agents AS a ON a.id = j.agent_id
 LEFT JOIN outputs AS o ON o.id = j.output_id
 WHERE j.agent_id = :agent_id AND j.seq < :before AND (j.expires_at_us IS NULL OR j.expires_at_us > :now_us)
 ORDER BY j.seq DESC
-LIMIT :most;
+LIMIT 0 + :most;
 
 -- name: list_jobs_in_state(agent_id, state, before, now_us, most)
 -- The same, of one state alone.
@@ -39,7 +40,7 @@ LEFT JOIN outputs AS o ON o.id = j.output_id
 WHERE j.agent_id = :agent_id AND j.state = :state AND j.seq < :before
     AND (j.expires_at_us IS NULL OR j.expires_at_us > :now_us)
 ORDER BY j.seq DESC
-LIMIT :most;
+LIMIT 0 + :most;
 
 -- name: insert_job(id, agent_id, model, prompt, negative, width, height, steps, seed, reference_names, loras, ignored, callback_url, request_id, traceparent, now_us, boot_id, queue_until_boot_ms)!
 INSERT INTO jobs (
@@ -66,7 +67,7 @@ DELETE FROM job_references WHERE job_id = :job_id;
 SELECT count(*) FROM (
     SELECT 1 FROM jobs
     WHERE agent_id = :agent_id AND state IN ('queued', 'running')
-    LIMIT :most
+    LIMIT 0 + :most
 ) AS active;
 
 -- name: find_oldest_active(agent_id)^
@@ -76,43 +77,45 @@ WHERE seq = (SELECT min(seq) FROM jobs WHERE agent_id = :agent_id AND state IN (
 
 -- name: count_queued(most)^
 -- Queued jobs of everybody, counted no further than `most`.
-SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' LIMIT :most) AS queued;
+SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 0 + :most) AS queued;
 
 -- name: queue_position(model, agent_id, seq, most)^
 -- 1 is next. Under fair order every other agent goes before this job at most once for each job that
 -- its own agent has before it, plus once more if that other agent was served less recently. An
--- estimate, counted no further than `most` for any agent. paused_at_us tells that nobody is served.
-WITH RECURSIVE waiting (agent_id) AS (
-    SELECT min(agent_id) FROM jobs WHERE state = 'queued' AND model = :model
-    UNION ALL
-    SELECT (
-        SELECT min(j.agent_id) FROM jobs AS j
-        WHERE j.state = 'queued' AND j.model = :model AND j.agent_id > waiting.agent_id
-    )
-    FROM waiting WHERE waiting.agent_id IS NOT NULL
-),
-own (ahead, last_served) AS (
+-- estimate, counted agent by agent until it is beyond `most`. paused_at_us tells that nobody is served.
+WITH RECURSIVE own (ahead, last_served) AS MATERIALIZED (
     SELECT
         (SELECT count(*) FROM (
             SELECT 1 FROM jobs
             WHERE state = 'queued' AND model = :model AND agent_id = :agent_id AND seq < :seq
-            LIMIT :most
+            LIMIT 0 + :most
         ) AS earlier),
         a.last_served
     FROM agents AS a WHERE a.id = :agent_id
+),
+-- The jobs that go before this one of those agents that come before agent_id.
+others (agent_id, counted) AS (
+    SELECT min(agent_id), 0 FROM jobs WHERE state = 'queued' AND model = :model
+    UNION ALL
+    SELECT
+        (
+            SELECT min(j.agent_id) FROM jobs AS j
+            WHERE j.state = 'queued' AND j.model = :model AND j.agent_id > o.agent_id
+        ),
+        o.counted + CASE WHEN o.agent_id = :agent_id THEN 0 ELSE min(
+            own.ahead + (a.last_served < own.last_served OR (a.last_served = own.last_served AND a.id < :agent_id)),
+            (SELECT count(*) FROM (
+                SELECT 1 FROM jobs AS j
+                WHERE j.state = 'queued' AND j.model = :model AND j.agent_id = o.agent_id
+                LIMIT 0 + :most
+            ) AS theirs)
+        ) END
+    FROM others AS o CROSS JOIN own INNER JOIN agents AS a ON a.id = o.agent_id
+    WHERE own.ahead + o.counted < :most
 )
-SELECT 1 + own.ahead + coalesce((
-    SELECT sum(min(
-        own.ahead + (a.last_served < own.last_served OR (a.last_served = own.last_served AND a.id < :agent_id)),
-        (SELECT count(*) FROM (
-            SELECT 1 FROM jobs AS j
-            WHERE j.state = 'queued' AND j.model = :model AND j.agent_id = w.agent_id
-            LIMIT :most
-        ) AS others)
-    ))
-    FROM waiting AS w INNER JOIN agents AS a ON a.id = w.agent_id
-    WHERE w.agent_id <> :agent_id
-), 0) AS position, (SELECT paused_at_us FROM queue_control WHERE id = 1) AS paused_at_us
+SELECT
+    1 + own.ahead + (SELECT max(counted) FROM others) AS position,
+    (SELECT paused_at_us FROM queue_control WHERE id = 1) AS paused_at_us
 FROM own;
 
 -- name: find_run_time(model, width, height, steps, reference_count)^

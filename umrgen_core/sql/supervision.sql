@@ -5,8 +5,8 @@
 -- on the lease, which every running job has, is there to make SQLite take their index.
 SELECT
     (SELECT count(*) FROM (
-        SELECT 1 FROM jobs WHERE state = 'running' AND lease_until_boot_ms >= 0 LIMIT :most
+        SELECT 1 FROM jobs WHERE state = 'running' AND lease_until_boot_ms >= 0 LIMIT 0 + :most
     ) AS running) AS running,
-    (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' LIMIT :most) AS queued) AS queued,
+    (SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 0 + :most) AS queued) AS queued,
     q.paused_at_us, q.draining_at_us
 FROM queue_control AS q;
