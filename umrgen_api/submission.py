@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
@@ -44,7 +43,6 @@ async def submit_checked(
         _name_in_log(replay)
         return replay
     accepted = check()
-    await asyncio.to_thread(services.disk.require_room)
     job_id, request_id, parent = new_job_id(), request[REQUEST_ID], read_traceparent(request)
     if submission is None:
         placed = await services.jobs.enqueue(agent, job_id, accepted, request_id, parent)

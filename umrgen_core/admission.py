@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from umrgen_core.agents import Agent
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
+from umrgen_core.disk import DiskGuard
 from umrgen_core.errors import ConcurrentLimit, QueueFull, QuotaExceeded, ReferenceNotFound, Unavailable
 from umrgen_core.jobs import JobState
 from umrgen_core.run_times import run_time_key
@@ -41,11 +42,13 @@ class Admission:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._statements = database.statements
         self._clock = database.clock
+        self._disk = DiskGuard(settings.storage)
         self._queued_jobs = settings.limits.queued_jobs
         self._reference_retention_us = int(settings.storage.reference_retention_s * 1e6)
 
     def check_open(self, connection: Connection) -> None:
-        """Raise Unavailable while the owner lets the queue run empty."""
+        """Raise Unavailable while the disk is nearly full or the owner lets the queue run empty."""
+        self._disk.require_room()
         if self._statements.get_queue_control(connection)["draining_at_us"] is not None:
             raise Unavailable(
                 "The owner lets the queue run empty, so no new job is accepted; nothing was written. Try again later.",

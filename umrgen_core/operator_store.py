@@ -13,7 +13,6 @@ from umrgen_core.agents import Agent, AgentLimits
 from umrgen_core.cancellation import Cancellation
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
-from umrgen_core.disk import DiskGuard
 from umrgen_core.errors import JobNotFound, OperatorError, ReferenceNotFound
 from umrgen_core.files import FileStore, Shelf
 from umrgen_core.job_store import NEWEST_SEQ, JobStore
@@ -47,7 +46,6 @@ class OperatorStore:
         self._db = database
         self._jobs = JobStore(database, settings)
         self._cancellation = Cancellation(database, settings.storage.retention_s)
-        self._disk = DiskGuard(settings.storage)
         self._files = FileStore(settings.storage.data_dir)
         self._served = settings.served_models
 
@@ -136,7 +134,6 @@ class OperatorStore:
         """
         job = to_job(await self._get_row(job_id))
         self._check_retry(job, force=force)
-        await asyncio.to_thread(self._disk.require_room)
         try:
             again, _ = await self._jobs.enqueue(
                 await self._get_agent(job), new_job_id(), _to_request(job), f"retry.{job_id}"
