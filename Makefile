@@ -18,8 +18,8 @@ help: ## list the targets
 setup: $(STAMP) ## make .venv and install the pinned dependencies
 
 $(STAMP): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed: apt install python3 python3-venv, or make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) is needed: apt install python3 python3-venv, or make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[infer,safety,mcp,otel,dev]'
 	@touch $@
@@ -87,16 +87,16 @@ eval-tiny: $(STAMP) ## the share of the embedded model's pictures that are right
 	$(BIN)/python -m training.evaluate
 
 install: ## sudo: install under systemd, or upgrade what is installed (docs/install.md)
-	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed: apt install python3.11 python3.11-venv, or make install PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(PYTHON) -B -m deploy.install install $(if $(PACKAGES_FROM),--packages-from $(PACKAGES_FROM))
+	@command -v "$(PYTHON)" >/dev/null || { echo "$(PYTHON) is needed: apt install python3.11 python3.11-venv, or make install PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -B -m deploy.install install $(if $(PACKAGES_FROM),--packages-from "$(PACKAGES_FROM)")
 
 upgrade: install ## the same as install
 
 rollback: ## sudo: back to the release before; YES=1 also where jobs made since are lost
-	@$(PYTHON) -B -m deploy.install rollback $(if $(YES),--yes)
+	@"$(PYTHON)" -B -m deploy.install rollback $(if $(YES),--yes)
 
 uninstall: ## sudo: remove everything but settings, data and backups; PURGE=1 also settings and data
-	@$(PYTHON) -B -m deploy.install uninstall $(if $(PURGE),--purge)
+	@"$(PYTHON)" -B -m deploy.install uninstall $(if $(PURGE),--purge)
 
 clean: ## remove .venv, caches and the demo's data; the data of [storage] stays
 	rm -rf $(VENV) var/demo .schemathesis *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -110,6 +111,7 @@ Measure = Callable[[Plan], Result]
 
 
 def take_percentile(values: Sequence[float], percent: float) -> float:
-    """The value below which `percent` of them lie, between 0 and 100; the nearest that was measured."""
+    """The least value that `percent` of them, between 0 and 100, do not exceed: one that was measured."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+    rank = math.ceil(round(len(ordered) * percent / 100, 6))  # 99.9 % of 1000 is 999, and not a hair more
+    return ordered[max(0, rank - 1)]

@@ -42,14 +42,17 @@ class Gpus:
         self._opened: bool | None = None
 
     def read(self) -> list[Gpu] | None:
-        """Every device; None where there is no driver, or it no longer answers. Takes milliseconds."""
+        """Every device that answers; None where there is no driver, or it no longer answers. Takes milliseconds."""
         if not self._open():
             return None
         try:
-            return [_read_one(index) for index in range(pynvml.nvmlDeviceGetCount())]
+            found = [_find_one(index) for index in range(pynvml.nvmlDeviceGetCount())]
         except pynvml.NVMLError:
+            found = []
+        gpus = [gpu for gpu in found if gpu is not None]
+        if not gpus:
             self.close()  # a driver that was reloaded is found again at the next look
-            return None
+        return gpus or None
 
     def _open(self) -> bool:
         if self._opened is None and pynvml is not None:
@@ -69,16 +72,31 @@ class Gpus:
 
 
 def choose_visible(gpus: list[Gpu], environment: Mapping[str, str] = os.environ) -> list[Gpu]:
-    """Those that CUDA_VISIBLE_DEVICES leaves to this process; all of them where it says nothing readable here."""
+    """Those that CUDA_VISIBLE_DEVICES leaves to this process; all of them where what it says cannot be read here.
+
+    A device that is named and not there is lost, and no other stands in for it.
+    """
     named = [name.strip() for name in environment.get(VISIBLE, "").split(",") if name.strip()]
     if not named:
         return gpus
     chosen = [gpu for gpu in gpus if any(_is_meant(gpu, name) for name in named)]
-    return chosen or gpus
+    return chosen if chosen or all(map(_is_readable, named)) else gpus
+
+
+def _is_readable(name: str) -> bool:
+    return name.removeprefix("-").isdecimal() or name.startswith("GPU-")
 
 
 def _is_meant(gpu: Gpu, name: str) -> bool:
     return name == str(gpu.index) or (name.startswith("GPU-") and gpu.uuid.startswith(name))
+
+
+def _find_one(index: int) -> Gpu | None:
+    """A device; None for one that is lost, which takes none of the others with it."""
+    try:
+        return _read_one(index)
+    except pynvml.NVMLError:
+        return None
 
 
 def _read_one(index: int) -> Gpu:

@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 
 from deploy.install import box, readiness, release, settings, store, switch, units
-from deploy.install.commands import install_commands, remove_commands
-from deploy.install.places import USER, InstallFailed, Places
-from deploy.install.shell import run, run_as_service, say, warn
+from deploy.install.commands import install_commands, remove_commands, require_free_names
+from deploy.install.places import InstallFailed, Places
+from deploy.install.shell import run_as_service, say, warn
+from deploy.install.signals import interrupt_on_all, undisturbed
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FIRST_AGENT = "owner"
@@ -19,13 +20,17 @@ FIRST_AGENT = "owner"
 def main() -> int:
     """Entry of the make targets."""
     options = _parse()
+    interrupt_on_all()
     try:
         box.require_root()
         box.require_systemd()
         options.command(Places(), options)
-    except InstallFailed as error:
+    except (InstallFailed, OSError) as error:
         warn(f"{options.name}: {error}")
         return 1
+    except KeyboardInterrupt:
+        warn(f"{options.name}: interrupted")
+        return 130
     return 0
 
 
@@ -46,6 +51,8 @@ def _parse() -> argparse.Namespace:
 
 def _install(places: Places, options: argparse.Namespace) -> None:
     old = release.find_current(places)
+    box.require_own_place(CHECKOUT, places)
+    require_free_names(places)
     box.require_programs()
     box.require_python(with_pip=options.packages_from is None)
     box.require_room(places, with_packages=options.packages_from is None)
@@ -53,17 +60,18 @@ def _install(places: Places, options: argparse.Namespace) -> None:
         box.require_free_addresses((CHECKOUT / "deploy/systemd" / units.SOCKET).read_text(encoding="utf-8"))
     box.make_user(places)
     box.make_folders(places)
-    _see_to_settings(places)
+    settings.see_to_settings(CHECKOUT, places)
     new = _find_same(old) or release.build_release(CHECKOUT, places, options.packages_from)
     try:
-        store.ask(new, places)  # settings that it does not take are said now, while the old one serves
-        if old is None or old.name == new.name:
+        store.require_known(store.ask(new, places))  # it says now, while the old one serves, what it does not take
+        if old is None or old.name == new.name or not units.is_wanted(units.SOCKET):
             _bring_up(new, places)
         else:
             switch.upgrade(old, new, places)
-    except InstallFailed:
-        if release.find_current(places) in (None, old) and new != old:
-            release.remove(new, places)
+    except BaseException:
+        with undisturbed():
+            if release.find_current(places) in (None, old) and new != old:
+                release.remove(new, places)
         raise
     install_commands(places)
     release.prune(places)
@@ -77,39 +85,20 @@ def _find_same(old: release.Release | None) -> release.Release | None:
     return old
 
 
-def _see_to_settings(places: Places) -> None:
-    shipped = (CHECKOUT / "config.toml").read_text(encoding="utf-8")
-    if not places.secret.exists():
-        _write(places.secret, box.new_secret())
-    if not places.config.exists():
-        _write(places.config, settings.make_config(shipped, places))
-        say(f"wrote {places.config}")
-        return
-    found = settings.compare(shipped, places.config.read_text(encoding="utf-8"))
-    if found.new:
-        say(f"settings that {places.config} does not name have these defaults:")
-        say("\n".join(f"  {line}" for line in found.new))
-    if found.unknown:
-        raise InstallFailed(f"{places.config} has settings that this version does not: {', '.join(found.unknown)}")
-
-
-def _write(path: Path, text: str) -> None:
-    path.touch(mode=0o640)
-    path.chmod(0o640)
-    shutil.chown(path, "root", USER)
-    path.write_text(text, encoding="utf-8")
-
-
 def _bring_up(new: release.Release, places: Places) -> None:
-    first = release.find_current(places) is None
+    first = not units.is_wanted(units.SOCKET)  # also where a first install was broken off
+    state = store.ask(new, places)
+    if state.must_migrate:  # left by an uninstall, or restored: no service takes it
+        switch.change_schema(new, places, state)
     release.point_to(new, places)
     units.install_units(new, places)
     if first:
         units.enable_first()
     daemons, others = units.list_wanted()
-    settled = frozenset() if first else readiness.ask_readiness()
+    timers = [units.TIMER] if units.is_wanted(units.TIMER) else []
+    settled = frozenset() if first else readiness.find_settled()
     try:
-        units.start(units.SOCKET, units.API, *daemons, *others, *([units.TIMER] if first else []))
+        units.start(units.SOCKET, units.API, *daemons, *others, *timers)
         readiness.wait_ready(settled)
     except InstallFailed as error:
         raise InstallFailed(f"{error}\n{units.describe_failure([units.API, *daemons])}") from None
@@ -135,6 +124,12 @@ def _roll_back(places: Places, options: argparse.Namespace) -> None:
     current = release.find_current(places)
     if current is None:
         raise InstallFailed("nothing is installed")
+    newer = release.find_broken_off(places)
+    if newer is not None and (state := store.ask(current, places)).store_schema > state.release_schema:
+        say(f"the upgrade to {newer.name} was broken off after it had changed the schema")
+        switch.roll_back(newer, current, places, lose=True)  # nobody served it, so nothing has come since
+        release.remove(newer, places)
+        return
     old = release.read_release(places.releases / current.previous) if current.previous else None
     if old is None:
         raise InstallFailed(f"there is no release before {current.name} any more")
@@ -144,14 +139,16 @@ def _roll_back(places: Places, options: argparse.Namespace) -> None:
 def _uninstall(places: Places, options: argparse.Namespace) -> None:
     units.remove_units(places)
     remove_commands(places)
-    shutil.rmtree(places.opt, ignore_errors=True)
+    shutil.rmtree(places.releases, ignore_errors=True)
+    for link in (places.current, places.current.with_name("current.new")):
+        link.unlink(missing_ok=True)
+    if places.opt.exists() and not any(places.opt.iterdir()):
+        places.opt.rmdir()
     if options.purge:
         for folder in (places.etc, places.state, places.cache):
             shutil.rmtree(folder, ignore_errors=True)
-        for drop_ins in places.units.glob("umrgen*.d"):
-            shutil.rmtree(drop_ins)
-        run("systemctl", "daemon-reload")
-        box.remove_user()
+        units.remove_drop_ins(places)
+        box.remove_user(places)
         say(f"removed UMRGEN, its settings and its data; backups stay in {places.backups}")
         return
     kept = [str(path) for path in (places.etc, places.state, places.cache, places.backups) if path.exists()]

@@ -5,15 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import pwd
-import secrets
 import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 from deploy.install.places import USER, InstallFailed, Places
-from deploy.install.shell import run
+from deploy.install.shell import run, warn
 
 COMMANDS = {"systemctl": "systemd", "useradd": "passwd", "runuser": "util-linux", "flock": "util-linux"}
 """What is called, and the Debian package that has it."""
@@ -22,6 +20,8 @@ HIDDEN = ("/root", "/home", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - loo
 PACKAGES_BYTES = 12 << 30
 """A virtual environment with torch for CUDA, and what pip needs meanwhile."""
 CODE_BYTES = 256 << 20
+COMMENT = "UMRGEN image service"
+"""Of the user that we make, which tells it from one that was there before."""
 
 
 def require_root() -> None:
@@ -34,6 +34,12 @@ def require_systemd() -> None:
     """Raise InstallFailed where systemd is not in charge."""
     if not Path("/run/systemd/system").is_dir():
         raise InstallFailed("systemd is not running this machine; without it, make run serves in the foreground")
+
+
+def require_own_place(checkout: Path, places: Places) -> None:
+    """Raise InstallFailed for a checkout where the releases go: an uninstall would remove it."""
+    if checkout.is_relative_to(places.opt) or (places.opt / ".git").exists():
+        raise InstallFailed(f"releases go to {places.opt}: keep the checkout elsewhere, such as in /usr/local/src")
 
 
 def require_programs() -> None:
@@ -101,11 +107,14 @@ def make_user(places: Places) -> None:
         pwd.getpwnam(USER)
     except KeyError:
         home = ("--home-dir", places.state, "--no-create-home", "--shell", "/usr/sbin/nologin")
-        run("useradd", "--system", "--user-group", *home, "--comment", "UMRGEN image service", USER)
+        run("useradd", "--system", "--user-group", *home, "--comment", COMMENT, USER)
 
 
 def make_folders(places: Places) -> None:
-    """Make what is not there yet; only root writes code and settings, only the services see the data."""
+    """Make them, as they must be: only root writes code and settings, only the services see the data.
+
+    What an older user of the services has left (its number was another one) becomes the new one's.
+    """
     for folder, owner, mode in (
         (places.opt, "root:root", "755"),
         (places.releases, "root:root", "755"),
@@ -113,17 +122,27 @@ def make_folders(places: Places) -> None:
         (places.state, f"{USER}:{USER}", "700"),
         (places.backups, f"{USER}:{USER}", "700"),
     ):
-        if not folder.exists():
-            folder.mkdir(parents=True)
-            run("chown", owner, folder)
-            run("chmod", mode, folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        if USER in owner and not _is_owned(folder, owner):
+            run("chown", "--recursive", "-H", "--no-dereference", owner, folder)
+        run("chown", owner, folder)
+        run("chmod", mode, folder)
 
 
-def new_secret() -> str:
-    """256 random bits, as the services read them."""
-    return secrets.token_hex(32) + "\n"
+def _is_owned(folder: Path, owner: str) -> bool:
+    status = folder.stat()
+    user, _, group = owner.partition(":")
+    return (status.st_uid, status.st_gid) == (pwd.getpwnam(user).pw_uid, pwd.getpwnam(group).pw_gid)
 
 
-def remove_user() -> None:
-    """Remove the services' user, if there is one."""
-    subprocess.run(["userdel", USER], capture_output=True, check=False)
+def remove_user(places: Places) -> None:
+    """Remove the services' user if we made it. The backups become root's: its number may be given to another."""
+    try:
+        if pwd.getpwnam(USER).pw_gecos != COMMENT:
+            warn(f"the user {USER} stays: it was there before")
+            return
+    except KeyError:
+        return
+    if places.backups.exists():
+        run("chown", "--recursive", "-H", "--no-dereference", "root:root", places.backups)
+    run("userdel", USER)

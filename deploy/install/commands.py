@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from deploy.install.places import Places
+from pathlib import Path
+
+from deploy.install.places import InstallFailed, Places
+from deploy.install.shell import write_file
 
 ON_THE_BOX = ("umrgen-admin", "umrgen-infer")
 """They touch the store or the weights: as the service's user, with the box's settings."""
 CLIENTS = ("umrgen", "umrgen-mcp")
 """They speak HTTP, as whoever runs them."""
 
+MARK = "# Made by UMRGEN's make install:"
 WRAPPER = """\
 #!/bin/sh
-# Made by UMRGEN's make install: {name} as the services' user, so that no file of theirs becomes root's,
+{mark} {name} as the services' user, so that no file of theirs becomes root's,
 # and with the settings that they have.
 set -eu
 case " $* " in
@@ -26,15 +30,20 @@ exec runuser -u umrgen -- "$@"
 """
 
 
+def require_free_names(places: Places) -> None:
+    """Raise InstallFailed where a command of somebody else's has the name of one of ours."""
+    for name in (*ON_THE_BOX, *CLIENTS):
+        path = places.bin / name
+        if (path.is_symlink() or path.exists()) and not _is_ours(path, places):
+            raise InstallFailed(f"{path} is not UMRGEN's: move it away")
+
+
 def install_commands(places: Places) -> None:
     """Put the commands in place."""
     for name in ON_THE_BOX:
         program = places.current / ".venv/bin" / name
-        text = WRAPPER.format(name=name, config=places.config, state=places.state, program=program)
-        new = places.bin / f".{name}.new"
-        new.write_text(text, encoding="utf-8")
-        new.chmod(0o755)
-        new.rename(places.bin / name)
+        text = WRAPPER.format(mark=MARK, name=name, config=places.config, state=places.state, program=program)
+        write_file(places.bin / name, text, 0o755)
     for name in CLIENTS:
         link = places.bin / name
         link.unlink(missing_ok=True)
@@ -44,4 +53,12 @@ def install_commands(places: Places) -> None:
 def remove_commands(places: Places) -> None:
     """Take the commands away."""
     for name in (*ON_THE_BOX, *CLIENTS):
-        (places.bin / name).unlink(missing_ok=True)
+        path = places.bin / name
+        if _is_ours(path, places):
+            path.unlink()
+
+
+def _is_ours(path: Path, places: Places) -> bool:
+    if path.is_symlink():
+        return path.readlink().is_relative_to(places.opt)
+    return path.is_file() and MARK.encode() in path.read_bytes()

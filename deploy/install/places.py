@@ -59,13 +59,8 @@ class Places:
         return self.state / "data"
 
     @property
-    def database(self) -> Path:
-        """The SQLite file."""
-        return self.data / "umrgen.sqlite3"
-
-    @property
     def before(self) -> Path:
-        """Databases as they were before upgrades that changed the schema."""
+        """Databases as they were before upgrades that changed the schema, in a folder for each release."""
         return self.state / "before-upgrades"
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import time
 import urllib.error
@@ -25,19 +26,31 @@ def find_url() -> str:
 
 def ask_readiness() -> frozenset[str]:
     """Why the service is not ready; empty when it is, and where it cannot be asked."""
+    return _ask()[0]
+
+
+def find_settled() -> frozenset[str]:
+    """What the service itself says is missing. That nobody answered is no such thing: it would excuse everything."""
+    reasons, are_its_own = _ask()
+    return reasons if are_its_own else frozenset()
+
+
+def _ask() -> tuple[frozenset[str], bool]:
+    """Why the service is not ready, and whether it said so itself."""
     url = find_url()
     if not url:
-        return frozenset()
+        return frozenset(), False
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # whatever http_proxy says
     try:
-        with urllib.request.urlopen(f"{url}/readyz", timeout=10):  # noqa: S310 - our own address
-            return frozenset()
+        with direct.open(f"{url}/readyz", timeout=10):
+            return frozenset(), True
     except urllib.error.HTTPError as error:
         try:
-            return frozenset(json.load(error)["reasons"])
-        except (ValueError, KeyError):
-            return frozenset([str(error)])
-    except OSError as error:
-        return frozenset([str(error)])
+            return frozenset(json.load(error)["reasons"]), True
+        except (ValueError, KeyError, TypeError):
+            return frozenset([str(error)]), False
+    except (OSError, http.client.HTTPException) as error:
+        return frozenset([str(error) or type(error).__name__]), False
 
 
 def wait_ready(settled: frozenset[str] = frozenset(), timeout_s: float = TIMEOUT_S) -> None:

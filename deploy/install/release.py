@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from deploy.install.places import InstallFailed, Places
-from deploy.install.shell import run, say
+from deploy.install.shell import run, run_as_service, say
 
 RELEASED = ("umrgen_*", "migrations", "deploy", "docs", "*.md", "*.toml", "constraints.txt", "LICENSE")
 """What of a checkout belongs to a release; tests, benchmarks and training stay behind."""
@@ -74,6 +74,12 @@ def find_current(places: Places) -> Release | None:
     return read_release(places.current.resolve()) if places.current.is_symlink() else None
 
 
+def find_broken_off(places: Places) -> Release | None:
+    """The newest release, where it is newer than the one that serves: its upgrade did not come to an end."""
+    current, newest = find_current(places), list_releases(places)[-1:]
+    return newest[0] if current and newest and newest[0].number > current.number else None
+
+
 def build_release(checkout: Path, places: Places, packages_from: Path | None) -> Release:
     """Copy the checkout and make its virtual environment, while whatever serves goes on serving."""
     name = f"{_read_version(checkout)}-{_next_number(places)}"
@@ -101,9 +107,14 @@ def point_to(release: Release, places: Places) -> None:
 
 
 def remove(release: Release, places: Places) -> None:
-    """Remove a release that does not serve, and the copy of the database that belongs to it."""
+    """Remove a release that does not serve, and the copy of the database that belongs to it.
+
+    A folder with a database that was in use stays: it may hold the only record of jobs that were accepted.
+    """
     shutil.rmtree(release.folder)
-    shutil.rmtree(places.before / release.name, ignore_errors=True)
+    copies = places.before / release.name
+    if copies.is_dir() and not any(copies.glob("replaced-*")):
+        run_as_service("rm", "--recursive", "--force", "--", copies, cwd=places.opt)
 
 
 def prune(places: Places) -> None:
@@ -144,8 +155,9 @@ def _read_version(checkout: Path) -> str:
 
 
 def _next_number(places: Places) -> int:
-    """One more than any folder there, whole or not."""
-    tails = [path.name.rpartition("-")[2] for path in places.releases.glob("*-*")]
+    """One more than any folder there, whole or not, and than any whose database is kept."""
+    folders = [*places.releases.glob("*-*"), *places.before.glob("*-*")]
+    tails = [path.name.rpartition("-")[2] for path in folders]
     return 1 + max((int(tail) for tail in tails if tail.isdigit()), default=0)
 
 

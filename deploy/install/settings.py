@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import secrets
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from deploy.install.places import InstallFailed, Places
+from deploy.install.places import USER, InstallFailed, Places
+from deploy.install.shell import say, write_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +21,26 @@ class Differences:
     """Lines of the shipped file, below a line with their section: settings that the box's file does not name."""
     unknown: tuple[str, ...]
     """`[section] key` of the box's file that this version does not know."""
+
+
+def see_to_settings(checkout: Path, places: Places) -> None:
+    """Write settings and secret where there are none; compare what is there. Raises InstallFailed."""
+    shipped = (checkout / "config.toml").read_text(encoding="utf-8")
+    if not places.secret.exists():
+        write_file(places.secret, secrets.token_hex(32) + "\n", 0o640, USER)
+    if not places.config.exists():
+        write_file(places.config, make_config(shipped, places), 0o640, USER)
+        say(f"wrote {places.config}")
+        return
+    try:
+        found = compare(shipped, places.config.read_text(encoding="utf-8"))
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise InstallFailed(f"{places.config} cannot be read: {error}") from None
+    if found.new:
+        say(f"settings that {places.config} does not name have these defaults:")
+        say("\n".join(f"  {line}" for line in found.new))
+    if found.unknown:
+        raise InstallFailed(f"{places.config} has settings that this version does not: {', '.join(found.unknown)}")
 
 
 def make_config(shipped: str, places: Places) -> str:

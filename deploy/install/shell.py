@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from deploy.install.places import USER, InstallFailed
 
 
 def say(line: str) -> None:
-    """One line for the owner, at once."""
-    print(line, flush=True)
+    """One line for the owner, at once; a terminal that is gone stops nothing half way."""
+    with suppress(OSError):
+        print(line, flush=True)
 
 
 def warn(line: str) -> None:
     """A line that the owner should not miss."""
-    print(line, file=sys.stderr, flush=True)
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def run(*command: str | Path, cwd: Path | None = None) -> str:
@@ -46,11 +49,15 @@ def succeeds(*command: str) -> bool:
     return subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL).returncode == 0
 
 
-def sync(paths: Sequence[Path]) -> None:
-    """See that files and the folders they are in survive a power cut."""
-    for path in (*paths, *{path.parent for path in paths}):
-        fd = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+def write_file(path: Path, text: str, mode: int, group: str = "root") -> None:
+    """Write a file of root's that is there whole or not at all, also after a power cut."""
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with open(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+        if group != "root":
+            shutil.chown(new, "root", group)
+        new.chmod(mode)
+        file.flush()
+        os.fsync(file.fileno())
+    new.rename(path)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,7 @@ from pathlib import Path
 from deploy.install import box
 from deploy.install.places import Places
 from deploy.install.release import Release
-from deploy.install.shell import read, run, say, succeeds
+from deploy.install.shell import read, run, say, succeeds, write_file
 
 API = "umrgen-api.service"
 SOCKET = "umrgen-api.socket"
@@ -19,6 +21,7 @@ MCP = "umrgen-mcp.service"
 FIRST_DAEMON = "umrgen-infer@0.service"
 TIMER = "umrgen-backup.timer"
 DAEMONS = "umrgen-infer@*.service"
+SHIPPED = Path(__file__).resolve().parents[1] / "systemd"
 LINES = 15
 """Of the journal, where something failed."""
 
@@ -30,9 +33,7 @@ def install_units(release: Release, places: Places) -> None:
         if unit.name not in {path.name for path in ours}:
             unit.unlink()
     for path in ours:
-        installed = places.units / path.name
-        installed.write_text(fit_to_box(path.read_text(encoding="utf-8")), encoding="utf-8")
-        installed.chmod(0o644)
+        write_file(places.units / path.name, fit_to_box(path.read_text(encoding="utf-8")), 0o644)
     run("systemctl", "daemon-reload")
 
 
@@ -52,9 +53,18 @@ def remove_units(places: Places) -> None:
             run("systemctl", "disable", "--now", "--quiet", unit)
     for path in installed:
         path.unlink()
+        succeeds("systemctl", "reset-failed", path.name.replace("@.", "@*."))
     places.timer_stamp.unlink(missing_ok=True)
     run("systemctl", "daemon-reload")
-    succeeds("systemctl", "reset-failed", "umrgen*")
+
+
+def remove_drop_ins(places: Places) -> None:
+    """Remove what the owner has added to our units; units of the owner's own keep theirs."""
+    ours = _list_shipped(places)
+    for folder in places.units.glob("umrgen*.d"):
+        if re.sub(r"@[^.]*", "@", folder.stem) in ours:
+            shutil.rmtree(folder)
+    run("systemctl", "daemon-reload")
 
 
 def enable_first() -> None:
@@ -62,10 +72,15 @@ def enable_first() -> None:
     run("systemctl", "enable", "--quiet", SOCKET, API, FIRST_DAEMON, TIMER)
 
 
+def is_wanted(unit: str) -> bool:
+    """Whether a unit runs, or starts at boot."""
+    return succeeds("systemctl", "is-enabled", "--quiet", unit) or succeeds("systemctl", "is-active", "--quiet", unit)
+
+
 def list_wanted() -> tuple[list[str], list[str]]:
     """Daemons and further services that are to run: those that do, and those that start at boot."""
-    daemons = [unit for unit in _list_daemons() if _is_wanted(unit)]
-    return daemons, [unit for unit in (MCP,) if _is_wanted(unit)]
+    daemons = [unit for unit in _list_daemons() if is_wanted(unit)]
+    return daemons, [unit for unit in (MCP,) if is_wanted(unit)]
 
 
 def stop(daemons: list[str], others: list[str]) -> None:
@@ -116,7 +131,15 @@ def say_states(daemons: list[str]) -> None:
 
 
 def _list_installed(places: Places) -> list[Path]:
-    return sorted(path for path in places.units.glob("umrgen*") if path.is_file() and not path.is_symlink())
+    """Our units on the box. A name alone makes none ours: `umrgen-tunnel.service` may well be the owner's."""
+    paths = [places.units / name for name in sorted(_list_shipped(places))]
+    return [path for path in paths if path.is_file() and not path.is_symlink()]
+
+
+def _list_shipped(places: Places) -> set[str]:
+    """The names of the units that this checkout or a release on the box has."""
+    folders = [SHIPPED, *places.releases.glob("*/deploy/systemd")]
+    return {path.name for folder in folders for path in folder.iterdir()}
 
 
 def _list_daemons() -> list[str]:
@@ -126,7 +149,3 @@ def _list_daemons() -> list[str]:
     enabled = read("systemctl", "list-unit-files", "--state=enabled", *plain, DAEMONS)
     names = {line.split()[0] for line in (loaded + enabled).splitlines() if line.strip()}
     return sorted(name for name in names if not name.startswith("umrgen-infer@."))
-
-
-def _is_wanted(unit: str) -> bool:
-    return succeeds("systemctl", "is-enabled", "--quiet", unit) or succeeds("systemctl", "is-active", "--quiet", unit)

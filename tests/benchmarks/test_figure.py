@@ -32,9 +32,14 @@ def test_rounds_that_do_not_pair_are_refused() -> None:
         _ = Figure("x", "x", "ms", [1, 2], [1]).samples
 
 
-@pytest.mark.parametrize(("percent", "value"), [(0, 1), (50, 51), (99, 100), (99.9, 100), (100, 100)])
-def test_a_percentile_is_a_value_that_was_measured(percent: float, value: int) -> None:
+@pytest.mark.parametrize(("percent", "value"), [(0, 1), (50, 50), (50.1, 51), (99, 99), (99.1, 100), (100, 100)])
+def test_so_many_of_a_hundred_do_not_exceed_their_percentile(percent: float, value: int) -> None:
     assert take_percentile(list(range(100, 0, -1)), percent) == value
+
+
+def test_a_percentile_is_a_value_that_was_measured_however_few_they_are() -> None:
+    assert [take_percentile([7], percent) for percent in (0, 50, 99, 100)] == [7, 7, 7, 7]
+    assert take_percentile(range(1, 1001), 99.9) == 999
 
 
 def test_a_plan_scales_counts_but_never_to_nothing(tmp_path) -> None:
@@ -44,7 +49,7 @@ def test_a_plan_scales_counts_but_never_to_nothing(tmp_path) -> None:
     assert plan.seconds(1.0, least=0.5) == 0.5
 
 
-def test_ways_take_turns_and_the_first_round_does_not_count() -> None:
+def test_ways_take_turns_in_turned_order_and_the_first_round_does_not_count() -> None:
     calls: list[str] = []
 
     def call(name: str) -> int:
@@ -52,8 +57,8 @@ def test_ways_take_turns_and_the_first_round_does_not_count() -> None:
         return len(calls)
 
     taken = alternate(2, {"a": lambda: call("a"), "b": lambda: call("b")})
-    assert calls == ["a", "b"] * 3
-    assert taken == {"a": [3, 5], "b": [4, 6]}
+    assert calls == ["a", "b", "b", "a", "a", "b"]
+    assert taken == {"a": [4, 5], "b": [3, 6]}
 
 
 def test_coroutines_take_turns_likewise() -> None:
@@ -64,5 +69,5 @@ def test_coroutines_take_turns_likewise() -> None:
         return len(calls)
 
     taken = asyncio.run(alternate_async(1, {"a": lambda: call("a"), "b": lambda: call("b")}))
-    assert calls == ["a", "b", "a", "b"]
-    assert taken == {"a": [3], "b": [4]}
+    assert calls == ["a", "b", "b", "a"]
+    assert taken == {"a": [4], "b": [3]}

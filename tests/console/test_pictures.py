@@ -18,6 +18,13 @@ Visit = Callable[..., Visitor]
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 BROKEN_OFF = 'id: 1\nevent: state\ndata: {"state":"queued","queue_position":1}\n\nid: 2\nevent: sta'
 PAINTED_MS = 100_000
+REFRESHED_MS = 4100
+PASTE_TEXT = """(prompt) => {
+  const data = new DataTransfer();
+  data.setData("text/plain", "a word");
+  data.items.add(new File([new Uint8Array([1])], "word.png", {type: "image/png"}));
+  prompt.dispatchEvent(new ClipboardEvent("paste", {bubbles: true, cancelable: true, clipboardData: data}));
+}"""
 WATCH = """() => {
   window.seen = [];
   new MutationObserver(() => {
@@ -165,6 +172,46 @@ def test_pictures_are_pasted_put_in_order_and_taken_away_by_keyboard(
     expect(page.get_by_text("Pictures you added before (1)")).to_be_visible()
 
 
+def test_a_picture_that_does_not_arrive_stops_the_press_of_the_button_and_pasted_text_brings_none(
+    service: Service, visit: Visit, picture: Path
+) -> None:
+    page = visit().sign_in(service.mint("unlucky").key)
+    sent: list[str] = []
+    page.on("request", lambda request: sent.append(request.url) if request.url.endswith("/generate") else None)
+    uploads: list[Route] = []
+    page.route("**/console/api/upload-reference", lambda route: uploads.append(route))  # noqa: PLW0108 - marked by it
+    page.get_by_label("Prompt", exact=True).fill("a star")
+    page.get_by_label("Prompt", exact=True).evaluate(PASTE_TEXT)
+    give_files(page, "drop", picture)
+    expect(page.locator("#chosen li.busy")).to_have_count(1)
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("button", name="Sending…")).to_be_visible()
+    uploads[0].abort()
+    expect(page.locator("#form-problem")).to_contain_text("Nothing was sent")
+    expect(page.locator("#reference_images-problem")).to_contain_text("reference.png")
+    assert (sent, len(uploads)) == ([], 1)
+
+
+def test_a_click_into_a_table_does_not_stop_it_and_a_control_in_use_is_left_alone(
+    service: Service, visit: Visit
+) -> None:
+    visitor = visit(viewport={"width": 400, "height": 700})
+    visitor.page.clock.install()
+    page = visitor.sign_in(service.mint("watcher", *Scope).key, "/console/admin")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    table = page.get_by_role("region", name="Jobs of all agents")
+    table.evaluate("(table) => { table.focus(); table.scrollLeft = 40; table.dataset.old = 'yes'; }")
+    page.clock.run_for(REFRESHED_MS)
+    expect(page.locator("[data-old]")).to_have_count(0)
+    expect(table).to_be_focused()
+    assert table.evaluate("(table) => table.scrollLeft") == 40
+    page.locator("[data-refresh]").locator("a, button").first.focus()
+    asked.clear()
+    page.clock.run_for(REFRESHED_MS)
+    assert asked == []
+
+
 def test_the_owner_pauses_and_a_waiting_job_is_cancelled_without_leaving_the_page(
     service: Service, visit: Visit
 ) -> None:
@@ -201,6 +248,24 @@ def test_signed_out_or_with_its_key_revoked_nothing_is_shown_any_more(service: S
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
     page = leaver.sign_in(minted.key)
     page.get_by_label("Prompt", exact=True).fill("a star")
+    page.get_by_label("Seed", exact=True).fill("77")
     service.revoke(minted.id)
     page.get_by_role("button", name="Create").click()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    leaver.sign_in(service.mint("leaver").key)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value("a star")
+    expect(page.get_by_label("Seed", exact=True)).to_have_value("77")
+
+
+def test_what_was_typed_is_not_shown_to_the_next_agent(service: Service, visit: Visit) -> None:
+    minted = service.mint("former")
+    leaver = visit()
+    page = leaver.sign_in(minted.key)
+    page.get_by_label("Prompt", exact=True).fill("a secret star")
+    service.revoke(minted.id)
+    page.get_by_role("button", name="Create").click()
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    for key in (service.mint("latter").key, service.mint("former").key):  # nor to the first again: it is forgotten
+        leaver.sign_in(key)
+        expect(page.get_by_label("Prompt", exact=True)).to_have_value("")
+        page.get_by_role("button", name="Sign out").click()

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pwd
 import socket
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from deploy.install import box, release, units
+from deploy.install import box, readiness, release, settings, units
 from deploy.install.commands import install_commands
 from deploy.install.places import InstallFailed, Places
 from deploy.install.release import Release
 from deploy.install.settings import compare, make_config
+from deploy.install.shell import run, write_file
 from tests.conftest import ROOT
 from umrgen_core.config import load_settings
 
@@ -39,13 +44,13 @@ def make_release(places: Places, number: int, previous: str = "") -> Release:
 def test_the_settings_of_a_new_box_are_the_shipped_ones_but_for_key_places_and_log_files(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(make_config(SHIPPED, Places()))
-    settings, shipped = load_settings(path), load_settings(ROOT / "config.toml")
-    assert settings.auth.development_key == ""
-    assert settings.secret_path == Path("/etc/umrgen/secret")
-    assert settings.storage.data_dir == Path("/var/lib/umrgen/data")
-    assert settings.log.file_bytes == 0
+    made, shipped = load_settings(path), load_settings(ROOT / "config.toml")
+    assert made.auth.development_key == ""
+    assert made.secret_path == Path("/etc/umrgen/secret")
+    assert made.storage.data_dir == Path("/var/lib/umrgen/data")
+    assert made.log.file_bytes == 0
     changed = {"auth", "storage", "log"}
-    assert settings.model_dump(exclude=changed) == shipped.model_dump(exclude=changed)
+    assert made.model_dump(exclude=changed) == shipped.model_dump(exclude=changed)
     assert path.read_text().count("#") == SHIPPED.count("#")  # its comments are still there
 
 
@@ -59,7 +64,10 @@ def test_an_upgrade_names_new_settings_with_their_comments_and_unknown_ones() ->
     assert compare(SHIPPED, SHIPPED).new == ()
 
 
-def test_pruning_keeps_the_last_three_releases_the_one_that_serves_and_the_one_before_it(places: Places) -> None:
+def test_pruning_keeps_the_last_three_releases_the_one_that_serves_and_the_one_before_it(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "run_as_service", lambda *command, cwd: run(*command, cwd=cwd))
     for number in range(1, 8):
         make_release(places, number, previous="0.1.0-1" if number == 2 else "")
     release.point_to(Release(places.releases / "0.1.0-2", ""), places)
@@ -87,6 +95,65 @@ def test_the_digest_of_a_checkout_tells_content_and_rights_but_no_leftovers(tmp_
     assert release.digest_of(tmp_path) == first
     (folder / "jobs.py").chmod(0o755)
     assert release.digest_of(tmp_path) != first
+
+
+@pytest.mark.parametrize("text", ["[api\n", "\xff"])
+def test_settings_that_cannot_be_read_are_named(places: Places, text: str) -> None:
+    places.etc.mkdir(parents=True)
+    places.secret.touch()
+    places.config.write_bytes(text.encode("latin-1"))
+    with pytest.raises(InstallFailed, match=f"{places.config} cannot be read"):
+        settings.see_to_settings(ROOT, places)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "secret"
+    write_file(path, "first", 0o640)
+    assert path.stat().st_mode & 0o777 == 0o640
+    monkeypatch.setattr(os, "fsync", fill_disk)
+    with pytest.raises(OSError, match="no room"):
+        write_file(path, "second", 0o640)
+    assert path.read_text() == "first"
+
+
+def fill_disk(_: int) -> None:
+    raise OSError(errno.ENOSPC, "no room")
+
+
+def test_folders_are_as_they_must_be_also_where_they_were_there_before(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    me = pwd.getpwuid(os.getuid()).pw_name
+    said: list[str] = []
+    monkeypatch.setattr(box, "USER", me)
+    monkeypatch.setattr(box, "run", lambda *words: said.append(" ".join(map(str, words))))
+    places.etc.mkdir(parents=True)
+    box.make_folders(places)
+    assert f"chown root:{me} {places.etc}" in said
+    assert f"chmod 750 {places.etc}" in said
+    assert f"chmod 700 {places.state}" in said
+
+
+class Answers(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(b'{"reasons": ["draining"]}')
+
+    def log_message(self, *_: object) -> None: ...
+
+
+def test_only_what_the_service_itself_says_excuses_a_release_and_no_proxy_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        monkeypatch.setattr(readiness, "find_url", lambda: f"http://127.0.0.1:{server.server_port}")
+        assert readiness.find_settled() == {"draining"}
+        server.shutdown()
+    assert readiness.find_settled() == frozenset()  # nobody listens there any more
+    assert readiness.ask_readiness() != frozenset()
 
 
 def test_a_taken_port_is_refused_by_name() -> None:

@@ -23,8 +23,8 @@ from umrgen_core.backup import back_up
 PAGE = (ROOT / "docs" / "metrics.md").read_text(encoding="utf-8")
 BOARD = json.loads(DASHBOARD.read_text(encoding="utf-8"))
 RULES = [rule for group in yaml.safe_load(ALERTS.read_text(encoding="utf-8"))["groups"] for rule in group["rules"]]
-CASES = ROOT / "tests" / "deploy" / "alerts.test.yml"
-OF_THE_SCRAPE = {"job", "instance", "le"}
+CASES = [ROOT / "tests" / "deploy" / name for name in ("alerts.test.yml", "alerts-of-days.test.yml")]
+OF_THE_SCRAPE = {"job", "instance", "box", "le"}
 """Labels that every series has by being scraped, and that of a histogram's buckets."""
 IN_VAIN = re.compile(r"gpu_|_refused_|increase\(|histogram_quantile|/ sum")
 """Queries that may have no answer: no device here, nothing refused, too little time."""
@@ -114,7 +114,7 @@ def test_the_panels_of_the_dashboard_lie_side_by_side() -> None:
 
 
 def test_every_alert_has_its_paragraph_its_case_and_its_link() -> None:
-    cases = CASES.read_text(encoding="utf-8")
+    cases = "".join(path.read_text(encoding="utf-8") for path in CASES)
     assert [rule["alert"] for rule in RULES] == re.findall(r"^### (Umrgen\w+)$", PAGE, re.MULTILINE)
     for rule in RULES:
         name = rule["alert"]
@@ -130,7 +130,7 @@ def test_every_alert_has_its_paragraph_its_case_and_its_link() -> None:
 
 @needs_prometheus
 def test_promtool_finds_each_alert_to_fire_when_it_should_and_not_else() -> None:
-    done = run("promtool", "test", "rules", CASES)
+    done = run("promtool", "test", "rules", *CASES)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -156,7 +156,9 @@ def prometheus(watched: Watched, tmp_path_factory: pytest.TempPathFactory) -> It
     """The address of a real Prometheus that has seen a job come and go."""
     with run_prometheus(watched.ports, tmp_path_factory.mktemp("prometheus"), "250ms") as url:
         watched.work(seed=2)
-        for query in ("sum(rate(umrgen_job_stage_seconds_count[30s])) > 0", 'umrgen_jobs{state="completed"}'):
+        counted = ("umrgen_job_stage_seconds_count", "umrgen_uploads_sanitised_total", "umrgen_http_requests_total")
+        risen = [f"sum(rate({name}[30s])) > 0" for name in counted]  # each process is scraped in its own time
+        for query in (*risen, 'umrgen_jobs{state="completed"}'):
             wait_until(lambda query=query: bool(ask(url, query)), 20)
         yield url
 

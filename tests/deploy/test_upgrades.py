@@ -12,6 +12,7 @@ from tests.deploy.test_under_systemd import assert_nothing_lost
 from umrgen_core.schema import SCHEMA_VERSION
 
 pytestmark = pytest.mark.systemd
+KEPT = "/var/lib/umrgen/before-upgrades"
 MIGRATION = '''"""A table that only this test needs."""
 
 from alembic import op
@@ -95,6 +96,7 @@ def test_an_upgrade_migrates_under_load_and_goes_back_where_the_new_release_fail
         assert find_served(box) == "releases/0.1.0-2"
         assert read_schema(box) == new
         raise_schema(box, new)  # the second time it fails over a change of the schema
+    assert box.machine.run("find", KEPT, "-path", "*/replaced-1/*").stdout.count("umrgen.sqlite3\n") == 1
 
     late = submit(box, key)
     assert ask_state(box, key, late) == "completed"
@@ -105,6 +107,31 @@ def test_an_upgrade_migrates_under_load_and_goes_back_where_the_new_release_fail
     assert find_served(box) == "releases/0.1.0-1"
     assert read_schema(box) == SCHEMA_VERSION
     assert ask_state(box, key, late) == "job_not_found"
+    assert ask_state(box, key, submit(box, key)) == "completed"
+    assert box.machine.run("find", "/var/lib/umrgen", "-user", "root").stdout == ""
+
+
+def test_an_upgrade_that_is_interrupted_undoes_itself_and_one_that_is_killed_is_undone_by_a_rollback(box: Box) -> None:
+    key = box.set_up()
+    early = submit(box, key)
+    assert ask_state(box, key, early) == "completed"
+    new = raise_schema(box, SCHEMA_VERSION)
+    switch = box.checkout / "deploy/install/switch.py"
+    whole = switch.read_text()
+    step = "    store.migrate(release, places)\n"
+    assert step in whole
+    switch.write_text(whole.replace(step, f"{step}    import os, signal; os.kill(os.getpid(), signal.SIGINT)\n"))
+    said = box.install(check=False)
+    assert "interrupted: going back" in said
+    assert "0.1.0-1 serves again" in said
+    assert (find_served(box), read_schema(box)) == ("releases/0.1.0-1", SCHEMA_VERSION)
+    switch.write_text(whole.replace(step, f"{step}    import os, signal; os.kill(os.getpid(), signal.SIGKILL)\n"))
+    box.install(check=False)
+    switch.write_text(whole)
+    assert (find_served(box), read_schema(box)) == ("releases/0.1.0-1", new)
+    assert "0.1.0-1 serves again" in box.make("rollback")
+    assert (find_served(box), read_schema(box)) == ("releases/0.1.0-1", SCHEMA_VERSION)
+    assert ask_state(box, key, early) == "completed"
     assert ask_state(box, key, submit(box, key)) == "completed"
 
 
@@ -149,7 +176,9 @@ def test_uninstalling_leaves_settings_and_data_and_nothing_else(box: Box) -> Non
     assert box.machine.run("systemctl", "list-units", "--all", "--no-legend", "umrgen*").stdout == ""
     box.make("uninstall")  # again: nothing to do
     box.machine.write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")  # of this machine alone
+    newer = raise_schema(box, SCHEMA_VERSION)
     box.install()
+    assert read_schema(box) == newer  # the data that was kept is brought to it
     assert box.machine.read(SOCKET, "Listen") == "127.0.0.1:3088 (Stream)"
     box.make("uninstall", "--purge")
     assert set(find_traces()) - set(before) == {"/var/backups/umrgen"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -83,8 +84,11 @@ async def post_form(request: web.Request) -> web.Response:
         try:
             for path, upload in form.files:
                 names.append((await keep_image(services_of(request), session.agent, path, upload)).filename)
+            if form.refusal is not None:
+                raise form.refusal
+            hold_to(request, session.agent, Access(Scope.GENERATE, Rate.WRITE))
             answer = await submit_job(request, session.agent, _to_body(form, names), None)
-        except (Unauthorized, Forbidden, RateLimit):
+        except (Unauthorized, Forbidden):
             raise
         except RequestError as error:
             images, _ = await find_images(services_of(request), session.agent, names)
@@ -144,6 +148,9 @@ def say(error: RequestError) -> str:
     """The sentence of an error, for who has pages and no API."""
     if isinstance(error, ConcurrentLimit):
         return "You have as many pictures under way as you may. Wait for one to end; the queue shows them."
+    if isinstance(error, RateLimit):
+        wait_s = math.ceil(error.retry_after_s or 1)
+        return f"You have asked for a lot within a minute. Try again in {wait_s} s."
     if isinstance(error, InvalidRequest):
         return "Some of it needs another look; what is wrong stands at the fields."
     return error.message

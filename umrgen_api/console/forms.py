@@ -15,10 +15,12 @@ from multipart import MultipartError, MultipartSegment
 from umrgen_api.body import MAX_JSON_BYTES, iterate_body, require_media_type
 from umrgen_api.intake import FilePart, Upload, make_parser
 from umrgen_api.services import services_of
-from umrgen_core.errors import FieldProblem, InvalidRequest, RequestTooLarge
+from umrgen_core.errors import FieldProblem, Forbidden, InvalidRequest, RequestError, RequestTooLarge
 from umrgen_core.profiles import MAX_REFERENCES
 
 MAX_FIELDS = 128
+MAX_PASSED_BYTES = 256 * 1024 * 1024
+"""Of files that are read past, to get at the fields behind them."""
 _HINT = "reload the page and send its form again"
 
 
@@ -36,12 +38,14 @@ async def read_fields(request: web.Request) -> dict[str, str]:
         raise InvalidRequest([FieldProblem("form", f"cannot be read; {_HINT}")]) from None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class PictureForm:
-    """A form with pictures: its fields in order, and the files with what arrived of each."""
+    """A form with pictures: its fields in order, and the files with what arrived of each. Filled as it arrives."""
 
     fields: list[tuple[str, str]] = field(default_factory=list)
     files: list[tuple[Path, Upload]] = field(default_factory=list)
+    refusal: RequestError | None = None
+    """Why a file was not taken in, nor those after it. The fields are all there, so that nobody types them again."""
 
     def value(self, name: str) -> str:
         """The first field of this name; empty when there is none."""
@@ -53,7 +57,8 @@ async def receive_pictures(
 ) -> PictureForm:
     """Read a form; its files lie on disk for as long as `stack` is open.
 
-    `before_file` is asked before each file is taken in, and raises to refuse it. An empty choice of files is none.
+    `before_file` is asked before each file is taken in, and raises to refuse it: Forbidden refuses the whole form,
+    anything else is noted in it. An empty choice of files is none.
     """
     require_media_type(request, "multipart/form-data")
     parser = make_parser(request, MAX_REFERENCES + MAX_FIELDS, _HINT)
@@ -79,6 +84,7 @@ class _Receiver:
         self._is_file = False
         self._text = bytearray()
         self._text_bytes = 0
+        self._passed_bytes = 0
         self._file: tuple[Path, FilePart] | None = None
         self.form = PictureForm()
 
@@ -89,13 +95,24 @@ class _Receiver:
         elif event is None:
             self._end()
         elif self._is_file:
-            await self._add_to_file(event)
+            await self._receive(event)
         else:
             self._add_text(event)
 
+    async def _receive(self, piece: bytearray) -> None:
+        if self.form.refusal is not None:
+            self._passed_bytes += len(piece)
+            if self._passed_bytes > MAX_PASSED_BYTES:
+                raise self.form.refusal
+        elif piece:
+            try:
+                await self._add_to_file(piece)
+            except Forbidden:
+                raise
+            except RequestError as refusal:
+                self.form.refusal, self._file = refusal, None
+
     async def _add_to_file(self, piece: bytearray) -> None:
-        if not piece:
-            return
         if self._file is None:  # only now: a browser sends an empty file where none was chosen
             self._before_file(self.form)
             await asyncio.to_thread(self._services.disk.require_room)

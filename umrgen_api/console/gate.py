@@ -86,9 +86,13 @@ def by_session(handler: Handler) -> Handler:
 
 
 async def enter_to_submit(request: web.Request) -> Session:
-    """The session of a large form that is yet to be read. Raises Unauthorized, Forbidden or RateLimit."""
+    """The session of a large form that is yet to be read, and then to be counted as what it asks for.
+
+    Counted as a look at the page until then: that is what comes back when it is refused, with all that was typed.
+    Raises Unauthorized, Forbidden or RateLimit.
+    """
     require_own_origin(request)
-    return await _enter(request, Access(Scope.GENERATE, Rate.WRITE))
+    return await _enter(request, Access(Scope.GENERATE, Rate.READ))
 
 
 def require_form_token(session: Session, token: str) -> None:

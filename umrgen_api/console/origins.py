@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
 
@@ -10,6 +11,8 @@ from umrgen_api.access import came_through_proxy
 from umrgen_api.services import services_of
 from umrgen_core.errors import Forbidden
 
+SECURE_COOKIE = "__Host-umrgen_console"
+"""The prefix makes browsers refuse it from a sibling host or without https; it also demands the path /."""
 _SAME_SITE = frozenset({"same-origin", "none"})
 
 
@@ -59,13 +62,27 @@ def is_at_the_box(request: web.Request) -> bool:
     """Whether the browser runs on this machine, or at the end of an SSH tunnel to it.
 
     A proxy on this machine connects from loopback too, so what it says, and the name it was asked for, count as well.
+    One that says nothing and asks for loopback is given away by what only the browser writes: the page that a form
+    was sent from, and the cookie of a sign-in over https, which is none of the box's own.
     """
     return (
         not came_through_proxy(request)
-        and hdrs.VIA not in request.headers
         and _is_loopback(request.remote or "")
         and _is_loopback_host(request.headers.get(hdrs.HOST, ""))
+        and _is_loopback_origin(request.headers.get(hdrs.ORIGIN))
+        and SECURE_COOKIE not in request.cookies
     )
+
+
+def _is_loopback_origin(origin: str | None) -> bool:
+    """Whether a page of this machine sent it; what names no page may be anything, and passes."""
+    if origin is None:
+        return True
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and _is_loopback_host(parts.netloc)
 
 
 def _is_loopback_host(host: str) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from aiohttp import web
 
 from umrgen_api.access import AGENT, may_use_development_key
-from umrgen_api.console.origins import is_https
+from umrgen_api.console.origins import SECURE_COOKIE, is_https
 from umrgen_api.console.sign_outs import SignOuts
 from umrgen_api.console.tokens import Signer, Token, parse_token
 from umrgen_api.services import services_of
@@ -27,8 +27,6 @@ from umrgen_core.webhook_secrets import read_master
 LOG = get_logger("console")
 PATH = "/console"
 COOKIE = "umrgen_console"
-SECURE_COOKIE = "__Host-umrgen_console"
-"""The prefix makes browsers refuse it from a sibling host or without https; it also demands the path /."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +65,7 @@ class Sessions:
             httponly=True,
             samesite="Strict",
         )
+        LOG.info("signed_in", agent=agent.name)
 
     async def find(self, request: web.Request) -> Session | None:
         """The session of the request's cookie, or None."""
@@ -101,6 +100,7 @@ class Sessions:
                 await asyncio.to_thread(self._sign_outs.add, session.token.nonce, now_s, self._session_s)
             except OSError as error:  # the browser at least is signed out
                 LOG.warning("sign_out_not_kept", agent=session.agent.name, error=str(error))
+            LOG.info("signed_out", agent=session.agent.name)
         response.del_cookie(SECURE_COOKIE, path="/", secure=True, httponly=True, samesite="Strict")
         response.del_cookie(COOKIE, path=PATH, httponly=True, samesite="Strict")
         response.headers["Clear-Site-Data"] = '"cache"'

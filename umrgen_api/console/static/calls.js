@@ -12,7 +12,7 @@ export class Refusal extends Error {
   }
 }
 
-/** The response, whatever its status; who is no longer signed in is led to the sign-in. */
+/** The response, whatever its status; who is no longer signed in is led to the sign-in, after a "signed-out" event. */
 export async function ask(method, path, { headers = {}, body, signal } = {}) {
   let response;
   try {
@@ -22,6 +22,7 @@ export async function ask(method, path, { headers = {}, body, signal } = {}) {
     throw new Refusal(0, {});
   }
   if (response.status === 401 || response.url.includes("/console/sign-in")) {
+    document.dispatchEvent(new CustomEvent("signed-out"));
     location.assign("/console/sign-in?next=" + encodeURIComponent(location.pathname + location.search));
     throw new Refusal(401, { message: "You are signed out." });
   }

@@ -3,6 +3,7 @@
 import { fetchPart, pause } from "./calls.js";
 
 const REFRESH_MS = 4000;
+const CONTROLS = "a, button, input, select, summary, textarea";
 const STYLE = { dateStyle: "medium", timeStyle: "short" };
 
 export function localiseTimes(root) {
@@ -18,13 +19,26 @@ export function announce(text) {
   if (line.textContent !== text) line.textContent = text;
 }
 
+/** New content, for which nobody loses the table that is focused, or the place that it was scrolled to. */
+function replace(part, content) {
+  const listTables = () => [...part.querySelectorAll("[tabindex]")];
+  const before = listTables().map((table) => ({ left: table.scrollLeft, focused: table === document.activeElement }));
+  part.replaceChildren(content);
+  listTables().forEach((table, place) => {
+    if (before[place]?.focused) table.focus({ preventScroll: true });
+    table.scrollLeft = before[place]?.left ?? 0;
+  });
+}
+
+const isInUse = (part) => part.contains(document.activeElement) && document.activeElement.matches(CONTROLS);
+
 async function keepFresh(part) {
   for (;;) {
     await pause(REFRESH_MS);
     // Nothing is taken from under the fingers of who is in it, and an unseen page asks for nothing.
-    if (document.hidden || part.contains(document.activeElement) || part.querySelector("details[open]")) continue;
+    if (document.hidden || isInUse(part) || part.querySelector("details[open]")) continue;
     try {
-      part.replaceChildren(await fetchPart(part.dataset.refresh));
+      replace(part, await fetchPart(part.dataset.refresh));
       localiseTimes(part);
     } catch {
       // The next round tries again.

@@ -7,9 +7,12 @@ import { listReferences, startReferences } from "./references.js";
 import { readModel, startSizes } from "./sizes.js";
 
 const FIELDS = ["prompt", "negative", "reference_images", "model", "width", "height", "steps", "seed"];
+const TYPED = FIELDS.filter((name) => name !== "reference_images");
 const form = document.getElementById("create");
 const button = document.getElementById("submit");
 const formProblem = document.getElementById("form-problem");
+const KEPT = "umrgen-typed";
+const agent = document.querySelector(".agent").textContent;
 let submission = null;
 
 function showProblem(field, text) {
@@ -75,6 +78,21 @@ function showRefusal(error) {
   formProblem.hidden = false;
 }
 
+/** What was typed outlasts a session that ends in between: in this tab, for this agent, until it is shown again. */
+function keepTyped() {
+  const typed = TYPED.map((name) => [name, form.elements[name].value]);
+  sessionStorage.setItem(KEPT, JSON.stringify({ agent, typed }));
+}
+
+function showKept() {
+  const kept = JSON.parse(sessionStorage.getItem(KEPT));
+  sessionStorage.removeItem(KEPT);
+  if (kept?.agent !== agent || form.elements.prompt.value) return;
+  for (const [name, value] of kept.typed) form.elements[name].value = value;
+  if (!form.elements.model.value) form.elements.model.selectedIndex = 0; // it is served no more
+  announce("What you had typed is here again.");
+}
+
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
   clearProblems();
@@ -100,7 +118,9 @@ form.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit(button);
 });
 
+document.addEventListener("signed-out", keepTyped);
 form.classList.add("scripted");
+showKept();
 startSizes();
 startReferences(showProblem);
 if (!form.elements.prompt.value) form.elements.prompt.focus({ preventScroll: true });

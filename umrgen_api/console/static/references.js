@@ -1,10 +1,11 @@
 // The pictures to paint from: chosen, dropped or pasted, shown at once, put in order, taken away.
 
-import { call } from "./calls.js";
+import { call, Refusal } from "./calls.js";
 import { announce } from "./console.js";
 import { readModel } from "./sizes.js";
 
 const KINDS = ["image/png", "image/jpeg", "image/webp"];
+const NOT_ARRIVED = "Nothing was sent, since a picture did not arrive. Add it again, or create without it.";
 const MAX_BYTES = 10 * 1024 * 1024;
 const list = document.getElementById("chosen");
 const area = document.getElementById("images");
@@ -13,9 +14,11 @@ const kept = document.getElementById("kept");
 const uploads = new Set();
 let tell = () => {};
 
-/** Names in order, once everything has arrived. */
+/** Names in order, once everything has arrived. Throws Refusal when a picture does not: nobody asked for less. */
 export async function listReferences() {
-  await Promise.allSettled(uploads);
+  while (uploads.size) {
+    if ((await Promise.all(uploads)).includes(false)) throw new Refusal(0, { message: NOT_ARRIVED });
+  }
   return [...list.children].map((item) => item.dataset.name);
 }
 
@@ -30,7 +33,12 @@ export function startReferences(showProblem) {
     area.classList.remove("over");
     add(event.dataTransfer.files);
   });
-  document.addEventListener("paste", (event) => { if (event.clipboardData.files.length) add(event.clipboardData.files); });
+  document.addEventListener("paste", (event) => {
+    const { files, types } = event.clipboardData;
+    // Office programs put a picture of the text beside it.
+    if (event.target.closest("textarea, input") && types.includes("text/plain")) return;
+    if (files.length) add(files);
+  });
   kept?.addEventListener("change", (event) => toggleKept(event.target));
   for (const item of kept?.children ?? []) offerDeletion(item);
   document.addEventListener("model-chosen", sayLimit);
@@ -66,10 +74,13 @@ function upload(file) {
       item.dataset.name = reference.filename;
       item.classList.remove("busy");
       announce(`${file.name} was added.`);
+      return true;
     },
     (error) => {
+      if (!item.isConnected) return true; // taken away meanwhile: nobody misses it
       remove(item);
       tell(`${file.name}: ${error.message}`);
+      return false;
     },
   );
   uploads.add(arriving);
