@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import shutil
+import signal
 import tempfile
 import tomllib
 from collections.abc import AsyncIterator, Callable
@@ -28,6 +29,12 @@ from umrgen_core.schema import ensure_store
 
 ROOT = Path(__file__).parents[1]
 DEVELOPMENT_KEY = "z-img-secret-key-2026"
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, and let what is started hear it: the background of a shell ignores it, and hands that on."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish() -> None:

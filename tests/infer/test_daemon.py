@@ -347,11 +347,11 @@ async def test_a_data_directory_that_cannot_be_looked_at_delays_claims_and_ends_
         looked.set()
         raise OSError(errno.ESTALE, "Stale file handle")
 
+    agent = await make_agent("alice")
+    job = await submit(agent)
     monkeypatch.setattr("umrgen_core.disk.DiskGuard.free_bytes", look)
     with structlog.testing.capture_logs() as logs:
         _, serving = await start_daemon(make_settings(tmp_path / "data", infer={"poll_s": 0.02}))
-        agent = await make_agent("alice")
-        job = await submit(agent)
         assert await asyncio.to_thread(looked.wait, WAIT_S)
         monkeypatch.undo()
         assert (await wait_for(agent, job.id)).state is JobState.COMPLETED
