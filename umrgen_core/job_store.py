@@ -150,14 +150,6 @@ class JobStore:
         """The agent's live job, or None."""
         return await self._db.reader.run(lambda connection: self._read(connection, agent, job_id))
 
-    async def locate(self, job: Job) -> QueuePlace:
-        """Position and estimate of a queued job."""
-        return await self._db.reader.run(lambda connection: self._locate(connection, job))
-
-    async def find_run_time(self, job: Job) -> float | None:
-        """Seconds that a run like this one takes, or None when nothing has been measured."""
-        return await self._db.reader.run(lambda connection: self._find_run_time(connection, job))
-
     async def describe(self, job: Job) -> Standing:
         """What there is to say of a job's place or its run; of an ended one nothing, without asking the store."""
         if job.state.ended:

@@ -79,7 +79,7 @@ class Subject:
         waiting = await self._claims.find_waiting((self._model,))
         if waiting is None:
             raise SystemExit("no job waits")
-        return await _time(times, lambda _: self._jobs.locate(waiting.job))
+        return await _time(times, lambda _: self._jobs.describe(waiting.job))
 
     async def _list_from(self, turn: int) -> object:
         cursor = self._cursors[turn % len(self._cursors)]

@@ -12,7 +12,7 @@ from umrgen_core.claim_store import ClaimStore, NewOutput
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.errors import ConcurrentLimit, QueueFull, QuotaExceeded, ReferenceNotFound, RequestError
-from umrgen_core.job_store import JobStore
+from umrgen_core.job_store import JobStore, QueuePlace
 from umrgen_core.jobs import Job, JobState, Reference
 from umrgen_core.names import new_disk_name, new_job_id, new_output_filename, new_reference_filename, output_disk_name
 from umrgen_core.reference_store import NewReference, ReferenceStore
@@ -28,6 +28,17 @@ async def submit(jobs: JobStore, agent: Agent, *names: str, **changes: Any) -> t
     fields = {"model": MODEL, "prompt": "a star", "negative": "", "width": 64, "height": 64, "steps": 4, "seed": 1}
     request = AcceptedRequest(**{**fields, **changes}, reference_names=names, ignored=("lora",))
     return await jobs.enqueue(agent, new_job_id(), request, "request-1")
+
+
+async def find_place(jobs: JobStore, job: Job) -> QueuePlace:
+    place = (await jobs.describe(job)).place
+    assert place is not None
+    return place
+
+
+async def find_run_time(jobs: JobStore, job: Job) -> float | None:
+    """What a run like this one takes, as the estimates have it."""
+    return await jobs._db.reader.run(lambda connection: jobs._find_run_time(connection, job))
 
 
 async def upload(references: ReferenceStore, agent: Agent, number: int = 0) -> Reference:
@@ -304,7 +315,7 @@ async def test_positions_follow_the_fair_order(
     bob = await make_agent("bob", concurrent_jobs=9)
     later = [await submit(jobs, bob) for _ in range(2)]
     assert [position for _, position in later] == [2, 4]
-    places = {job.id: (await jobs.locate(job)).position for job, _ in [*queued, *later]}
+    places = {job.id: (await find_place(jobs, job)).position for job, _ in [*queued, *later]}
     order = [claim.job_id for claim in [await claims.claim_next(MODEL, "w") for _ in places] if claim]
     assert [places[job_id] for job_id in order] == [1, 2, 3, 4, 5]
 
@@ -324,7 +335,7 @@ async def test_jobs_of_another_model_do_not_count(jobs: JobStore, alice: Agent, 
 
 async def test_positions_are_counted_up_to_a_hundred(jobs: JobStore, alice: Agent) -> None:
     queued = await asyncio.gather(*(submit(jobs, alice) for _ in range(150)))
-    places = [await jobs.locate(job) for job, _ in sorted(queued, key=lambda pair: pair[0].seq)]
+    places = [await find_place(jobs, job) for job, _ in sorted(queued, key=lambda pair: pair[0].seq)]
     assert [place.position for place in places] == [*range(1, 101), *[100] * 50]
     assert [place.capped for place in places] == [False] * 100 + [True] * 50
 
@@ -333,18 +344,18 @@ async def test_an_estimate_is_what_just_such_runs_took_else_what_the_model_took(
     jobs: JobStore, claims: ClaimStore, alice: Agent
 ) -> None:
     first, _ = await submit(jobs, alice)
-    assert await jobs.find_run_time(first) is None
-    assert (await jobs.locate(first)).eta_s is None
+    assert await find_run_time(jobs, first) is None
+    assert (await find_place(jobs, first)).eta_s is None
     await paint(claims, run_s=2.0)
     await submit(jobs, alice, steps=8)
     await paint(claims, run_s=6.0)
     alike, _ = await submit(jobs, alice)
     unlike, _ = await submit(jobs, alice, width=128)
-    assert await jobs.find_run_time(alike) == 2.0
-    assert await jobs.find_run_time(unlike) == 4.0
-    assert (await jobs.locate(unlike)).eta_s == 8.0  # second in the queue
+    assert await find_run_time(jobs, alike) == 2.0
+    assert await find_run_time(jobs, unlike) == 4.0
+    assert (await find_place(jobs, unlike)).eta_s == 8.0  # second in the queue
     other, _ = await submit(jobs, alice, model="other")
-    assert await jobs.find_run_time(other) is None
+    assert await find_run_time(jobs, other) is None
 
 
 async def test_an_estimate_follows_the_last_ten_runs(jobs: JobStore, claims: ClaimStore, alice: Agent) -> None:
@@ -352,7 +363,7 @@ async def test_an_estimate_follows_the_last_ten_runs(jobs: JobStore, claims: Cla
         await submit(jobs, alice)
         await paint(claims, run_s)
     job, _ = await submit(jobs, alice)
-    assert await jobs.find_run_time(job) == pytest.approx(2.0 + 8.0 * 0.9**30)
+    assert await find_run_time(jobs, job) == pytest.approx(2.0 + 8.0 * 0.9**30)
 
 
 async def test_what_is_remembered_of_runs_is_bounded_whatever_sizes_agents_choose() -> None:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.conftest import FakeClock
 from tests.core.test_claim_store import MODEL, alice, claim, complete, submit  # noqa: F401 - alice is a fixture
+from tests.core.test_job_store import find_place
 from umrgen_core.agents import Agent
 from umrgen_core.claim_store import ClaimStore
 from umrgen_core.database import Database
@@ -117,10 +118,10 @@ async def test_nobody_is_told_when_a_paused_queue_will_have_come_to_a_job(
     await complete(claims, await claim(claims))
     job = await jobs.find(alice, await submit(jobs, alice))
     assert job is not None
-    before = await jobs.locate(job)
+    before = await find_place(jobs, job)
     assert (before.position, before.eta_s) == (1, 2.0)
     await control.pause()
-    paused = await jobs.locate(job)
+    paused = await find_place(jobs, job)
     assert (paused.position, paused.eta_s) == (1, None)
 
 
