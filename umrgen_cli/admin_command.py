@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from umrgen_cli.figures import show_span
 from umrgen_core.clock import SystemClock, format_time
 from umrgen_core.config import Settings
 from umrgen_core.database import Database, open_database
@@ -82,14 +83,6 @@ def show_time(us: int | None) -> str:
     return "-" if us is None else format_time(us)[:19] + "Z"
 
 
-def show_duration(seconds: float) -> str:
-    """A length of time in the unit that reads best."""
-    for unit, unit_s in (("d", 86_400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * unit_s:
-            return f"{seconds / unit_s:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s" if seconds >= 10 else f"{max(seconds, 0):.1f} s"
-
-
 def show_age(us: int, now_us: int) -> str:
     """How long ago an instant of wall time is."""
-    return show_duration((now_us - us) / 1e6)
+    return show_span(max(now_us - us, 0) / 1e6)

@@ -7,7 +7,8 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from umrgen_cli.admin_command import print_table, show_age, show_duration, show_time
+from umrgen_cli.admin_command import print_table, show_age, show_time
+from umrgen_cli.figures import show_span
 from umrgen_core.clock import format_time
 from umrgen_core.overview import Overview
 from umrgen_core.queue_control import AgentQueue
@@ -102,7 +103,7 @@ def _show_workers(overview: Overview) -> None:
         return
     table = Table("worker", "pid", "state", "models", "up", "last seen", title="workers", title_justify="left")
     for worker in overview.workers:
-        seen = "in another boot" if worker.age_s is None else f"{show_duration(worker.age_s)} ago"
+        seen = "in another boot" if worker.age_s is None else f"{show_span(worker.age_s)} ago"
         up = show_age(worker.started_at_us, overview.at_us)
         table.add_row(worker.id, str(worker.pid), worker.state.value, ", ".join(worker.models) or "-", up, seen)
     print_table(table)
