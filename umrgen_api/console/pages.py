@@ -40,7 +40,7 @@ def load_templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals.update(console=PATH, Scope=Scope)
-    environment.filters.update(time=format_time, moment=_say_moment, size=_say_bytes)
+    environment.filters.update(time=format_time, moment=_say_moment)
     return environment
 
 
@@ -59,11 +59,3 @@ def lead_to(path: str) -> web.Response:
 def _say_moment(wall_us: int) -> str:
     """A time for people; scripts turn it into local time."""
     return datetime.fromtimestamp(wall_us / 1e6, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _say_bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}" if unit != "B" else f"{count:.0f} B"
-        count /= 1000
-    return f"{count:.3g} TB"
