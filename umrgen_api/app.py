@@ -14,9 +14,10 @@ from umrgen_api.changes import Changes
 from umrgen_api.console.routes import CONSOLE_ROUTES, add_console
 from umrgen_api.cors import allow_origin, answer_preflights
 from umrgen_api.metrics import WebMetrics
-from umrgen_api.middleware import METRICS, add_headers, answer_errors, guard, identify, log_request
+from umrgen_api.middleware import REQUEST_LOG, add_headers, answer_errors, guard, identify, log_request
 from umrgen_api.openai import routes as openai
 from umrgen_api.rates import RateLimits
+from umrgen_api.request_log import RequestLog
 from umrgen_api.routes import events, files, health, jobs, me, models, openapi, pages, references, status
 from umrgen_api.safety import load_prompt_check
 from umrgen_api.sanitiser_pool import SanitiserPool
@@ -48,6 +49,8 @@ from umrgen_core.wakeup import Listener, Wakeup
 from umrgen_core.worker_store import WorkerStore
 
 Context = Callable[[web.Application], AsyncIterator[None]]
+
+METRICS = web.AppKey("metrics", WebMetrics)
 
 ROUTES: tuple[tuple[str, str, Handler], ...] = (
     ("GET", "/healthz", health.get_health),
@@ -94,6 +97,7 @@ def build_app(settings: Settings, clock: Clock, *, listens_locally: bool | None 
         add(path, handler, expect_handler=meet_expectation)
     add_tracing(app, settings.trace, clock)
     app[METRICS] = WebMetrics(make_registry("api"), settings.served_models)
+    app[REQUEST_LOG] = RequestLog(app[METRICS])
     app.on_response_prepare.extend((add_headers, allow_origin, log_request))
     app.on_shutdown.append(answer_waiters)
     app.cleanup_ctx.append(_services_context(settings, clock))

@@ -15,8 +15,8 @@ from aiohttp import hdrs, web
 from umrgen_api.access import AGENT, Handler, admit
 from umrgen_api.console.errors import console_error_response, is_console_path
 from umrgen_api.errors import INTERNAL, error_response, translate_http_exception
-from umrgen_api.metrics import WebMetrics
 from umrgen_api.openai.errors import is_openai_path, openai_error_response
+from umrgen_api.request_log import Answered, RequestLog
 from umrgen_core.errors import UmrgenError, Unavailable
 from umrgen_core.keys import is_well_formed
 from umrgen_core.logs import get_logger
@@ -25,7 +25,7 @@ API_PREFIX = "/api/v1"
 REQUEST_ID = web.RequestKey("request_id", str)
 BEGAN = web.RequestKey("began", float)
 ERROR_CODE = web.RequestKey("error_code", str)
-METRICS = web.AppKey("metrics", WebMetrics)
+REQUEST_LOG = web.AppKey("request_log", RequestLog)
 CLIENT_GONE = 499
 REQUEST_ID_HEADER = "X-Request-ID"
 SERVER_NAME = "umrgen"
@@ -77,26 +77,22 @@ async def identify(request: web.Request, handler: Handler) -> web.StreamResponse
 
 
 async def log_request(request: web.Request, response: web.StreamResponse | None) -> None:
-    """Signal before any response leaves, when its status is final: the one log line of a request.
+    """Signal before any response leaves, when its status is final: what there is to tell of a request.
 
     Without a response the client went away before there was one.
     """
-    resource = request.match_info.route.resource
-    route = resource.canonical if resource else None  # never the path: it may be a file's URL
-    status = CLIENT_GONE if response is None else response.status
-    duration_s = time.perf_counter() - request.get(BEGAN, time.perf_counter())
-    agent = request.get(AGENT)
-    LOG.info(
-        "request",
-        method=request.method,
-        route=route,
-        status=status,
-        agent=agent.name if agent else None,
-        duration_s=round(duration_s, 6),
+    resource, agent = request.match_info.route.resource, request.get(AGENT)
+    request.app[REQUEST_LOG].note(
+        Answered(
+            route=resource.canonical if resource else None,
+            method=request.method,
+            status=CLIENT_GONE if response is None else response.status,
+            agent=agent.name if agent else None,
+            duration_s=time.perf_counter() - request.get(BEGAN, time.perf_counter()),
+            error_code=request.get(ERROR_CODE),
+            waited="wait" in request.query_string or "Prefer" in request.headers,
+        )
     )
-    waited = "wait" in request.query_string or "Prefer" in request.headers
-    code = request.get(ERROR_CODE)
-    request.app[METRICS].note_answer(route, request.method, status, duration_s, code, waited=waited)
 
 
 @web.middleware

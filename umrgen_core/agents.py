@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from umrgen_core.sections import LimitSettings
 from umrgen_core.sqlite import Row
@@ -59,26 +61,27 @@ class Agent:
 
 def to_agent(row: Row, defaults: LimitSettings) -> Agent:
     """A row of `find_key`; limits that the agent lacks come from `defaults`."""
+    of = dict(zip(row.keys(), row, strict=True))  # a Row finds a column by comparing names one by one
     return Agent(
-        id=row["agent_id"],
-        name=row["agent_name"],
-        session_id=row["session_id"],
-        key_id=row["key_id"],
-        scopes=frozenset(row["scopes"].split()),
+        id=of["agent_id"],
+        name=of["agent_name"],
+        session_id=of["session_id"],
+        key_id=of["key_id"],
+        scopes=frozenset(of["scopes"].split()),
         limits=AgentLimits(
-            concurrent_jobs=_narrowed(row, "concurrent_jobs", defaults.concurrent_jobs),
-            rate_per_minute=_narrowed(row, "rate_per_minute", defaults.rate_per_minute),
-            reads_per_minute=_narrowed(row, "reads_per_minute", defaults.reads_per_minute),
-            references=_narrowed(row, "reference_limit", defaults.references),
-            reference_bytes=_narrowed(row, "reference_bytes_limit", defaults.reference_bytes),
-            output_bytes=_narrowed(row, "output_bytes_limit", defaults.output_bytes),
+            concurrent_jobs=_narrowed(of, "concurrent_jobs", defaults.concurrent_jobs),
+            rate_per_minute=_narrowed(of, "rate_per_minute", defaults.rate_per_minute),
+            reads_per_minute=_narrowed(of, "reads_per_minute", defaults.reads_per_minute),
+            references=_narrowed(of, "reference_limit", defaults.references),
+            reference_bytes=_narrowed(of, "reference_bytes_limit", defaults.reference_bytes),
+            output_bytes=_narrowed(of, "output_bytes_limit", defaults.output_bytes),
         ),
-        safety_off=frozenset(row["safety_off"].split()),
+        safety_off=frozenset(of["safety_off"].split()),
     )
 
 
-def _narrowed(row: Row, column: str, default: int) -> int:
-    own: int | None = row[column]
-    key: int | None = row[f"key_{column}"]
+def _narrowed(of: Mapping[str, Any], column: str, default: int) -> int:
+    own: int | None = of[column]
+    key: int | None = of[f"key_{column}"]
     limit = default if own is None else own
     return limit if key is None else min(limit, key)

@@ -13,8 +13,8 @@ from prometheus_client import CollectorRegistry
 
 from tests.api.conftest import Server, StartServer
 from tests.conftest import picture_bytes
+from umrgen_api.app import METRICS
 from umrgen_api.fates import Fate
-from umrgen_api.middleware import METRICS
 from umrgen_api.sanitiser_pool import SanitiserPool
 from umrgen_core.errors import InvalidImage
 from umrgen_core.sections import UploadSettings
