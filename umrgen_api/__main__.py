@@ -19,6 +19,7 @@ from umrgen_api.app import build_app
 from umrgen_api.protocol import Runner
 from umrgen_api.services import SERVICES
 from umrgen_core.clock import SystemClock
+from umrgen_core.collector import set_start_aside
 from umrgen_core.config import Settings, load_settings
 from umrgen_core.errors import UmrgenError, find_exit_status
 from umrgen_core.logs import get_logger, log_death, set_up_logs
@@ -56,6 +57,7 @@ async def serve(
         listening = await _listen(runner, settings, sockets)
         for host, port in listening:
             LOG.info("listening", host=host, port=port, pid=os.getpid())
+        set_start_aside()
         supervision = Supervision(notifier, runner.app[SERVICES].database)
         where = ", ".join(_to_text(host, port) for host, port in listening)
         living = asyncio.create_task(supervision.live(lambda work: _describe(where, work)))

@@ -24,6 +24,15 @@ MAX_JSON_BYTES = 64 * 1024
 MAX_JSON_DEPTH = 32
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON.")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
+"""json.loads and json.dumps with arguments of ours would make one for each body."""
+
+
 def require_media_type(request: web.Request, media_type: str) -> None:
     """Raise UnsupportedMediaType unless the body is plain `media_type`."""
     if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
@@ -44,6 +53,8 @@ async def iterate_body(request: web.Request) -> AsyncIterator[bytes]:
 
 async def _read_piece(request: web.Request, deadline: float, limit_s: float) -> bytes:
     try:
+        if request.content.is_eof():  # all of it is here, so there is nothing to wait for
+            return await request.content.readany()
         async with asyncio.timeout_at(deadline):
             return await request.content.readany()
     except TimeoutError:
@@ -72,8 +83,9 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """One JSON object in UTF-8, shallow, without NaN, huge integers or lone surrogates. Raises InvalidJson."""
     try:
         text = body.decode("utf-8")
-        value = json.loads(text, parse_constant=_refuse_constant)
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
+        value = _DECODER.decode(text)
+        if "\\u" in text:  # UTF-8 itself holds no surrogates: only an escape can bring one
+            _ENCODER.encode(value).encode("utf-8")
     except UnicodeDecodeError:
         raise InvalidJson("The body is not UTF-8.") from None
     except UnicodeEncodeError:
@@ -90,10 +102,6 @@ def parse_json(body: bytes) -> dict[str, Any]:
     if _depth(value) > MAX_JSON_DEPTH:
         raise InvalidJson(f"The JSON is nested more than {MAX_JSON_DEPTH} deep.")
     return value
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON.")
 
 
 def _depth(value: object) -> int:

@@ -6,13 +6,20 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from umrgen_api.readings import NO_WORD, Forms, Reading, Text, cut_words, is_unspaced, join_unspaced, strip_marks
+from umrgen_api.readings import (
+    NO_WORD,
+    START_CHARS,
+    Forms,
+    Reading,
+    Text,
+    cut_words,
+    is_unspaced,
+    join_unspaced,
+    strip_marks,
+)
 
 Phrase = tuple[str, ...]
 """Words in order; "*" at a word's end stands for any further letters."""
-
-START_CHARS = 3
-"""Phrases are looked up by this many letters; a word that "*" continues has at least as many."""
 
 JOINED_CHARS = 7
 """A phrase with as many letters is also found when it is written as one word."""
@@ -44,10 +51,12 @@ class Phrases:
 
     def are_in(self, text: Text) -> bool:
         """Whether any phrase stands in any reading of `text`."""
-        if any(phrase in text.unspaced for phrase in self._unspaced):
+        if text.unspaced and any(phrase in text.unspaced for phrase in self._unspaced):
             return True
         if any(next(self._find_spelled(row), None) for row in text.rows):
             return True
+        if not text.masked and self._by_start.keys().isdisjoint(text.starts):  # as of most texts
+            return False
         return any(next(self._find(reading), None) for reading in text.readings)
 
     def cut_from(self, text: Text) -> Text:

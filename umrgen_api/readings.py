@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from anyascii import anyascii
@@ -20,6 +20,9 @@ from confusable_homoglyphs import confusables
 Forms = tuple[str, ...]
 """What one word may stand for, lower case; "*" in a form is a masked letter."""
 Reading = list[Forms]
+
+START_CHARS = 3
+"""Phrases are looked up by this many letters; a word that "*" continues has at least as many."""
 
 NO_WORD: Forms = ()
 """Parts phrases: nothing matches across it."""
@@ -52,12 +55,21 @@ class Text:
     """A text in all its readings.
 
     `rows` are letters that stand alone one after the other, joined: a word may begin and end anywhere in
-    them. `unspaced` is the text without separators, where a script has no spaces.
+    them. `unspaced` is the text without separators, where a script has no spaces. `starts` are the first letters of
+    every form, by which phrases are looked up; `masked` tells whether any form has masked letters.
     """
 
     readings: tuple[Reading, ...]
     rows: tuple[str, ...]
     unspaced: str
+    starts: frozenset[str] = field(init=False)
+    masked: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Gather what most look-ups are answered from."""
+        words = {form for reading in self.readings for forms in reading for form in forms}
+        object.__setattr__(self, "starts", frozenset(word[:START_CHARS] for word in words))
+        object.__setattr__(self, "masked", any("*" in word for word in words))
 
 
 def read_text(text: str) -> Text:

@@ -15,8 +15,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from umrgen_api.phrases import START_CHARS, Phrases, expand
-from umrgen_api.readings import Text, cut_words, is_unspaced, read_text, strip_marks
+from umrgen_api.phrases import Phrases, expand
+from umrgen_api.readings import START_CHARS, Text, cut_words, is_unspaced, read_text, strip_marks
 from umrgen_core.agents import ALWAYS_CHECKED
 from umrgen_core.errors import ConfigError, SafetyViolation
 
@@ -98,6 +98,8 @@ class PromptCheck:
 
         Categories in `off` are left out, but never the one that concerns minors.
         """
+        if not text:
+            return
         read = read_text(text)
         for category in self._categories:
             if (category.name == ALWAYS_CHECKED or category.name not in off) and category.matches(read):

@@ -78,9 +78,9 @@ class Admission:
         """Raise ConcurrentLimit, QueueFull or QuotaExceeded when there is no room for one more."""
         statements, limits = self._statements, agent.limits
         most = limits.concurrent_jobs
-        if statements.count_active(connection, agent_id=agent.id, most=most)[0] >= most:
+        if statements.count_active(connection, agent_id=agent.id)[0] >= most:
             raise self._concurrent_limit(connection, agent)
-        if statements.count_queued(connection, most=self._queued_jobs)[0] >= self._queued_jobs:
+        if statements.count_queued(connection)[0] >= self._queued_jobs:
             raise QueueFull(
                 f"The service holds its limit of {self._queued_jobs} queued jobs. Nothing was accepted; try later.",
                 retry_after_s=10,

@@ -95,8 +95,8 @@ class JobStore:
         self._admission.check_open(connection)
         images = self._admission.resolve_images(connection, agent, request.reference_names)
         self._admission.check_limits(connection, agent)
-        self._insert(connection, agent, job_id, request, request_id, traceparent, images)
-        job = to_job(self._db.statements.get_job(connection, id=job_id))
+        job = self._insert(connection, agent, job_id, request, request_id, traceparent)
+        self._pin(connection, job, images)
         counted: int = self._db.statements.queue_position(connection, **_position_arguments(job))[0]
         return job, min(counted, MOST_POSITION)
 
@@ -229,34 +229,47 @@ class JobStore:
         request: AcceptedRequest,
         request_id: str,
         traceparent: str | None,
-        images: list[PinnedImage],
-    ) -> None:
-        clock = self._db.clock
-        self._db.statements.insert_job(
+    ) -> Job:
+        clock, now_us = self._db.clock, self._db.clock.wall_us()
+        asked: dict[str, Any] = {
+            "id": job_id,
+            "agent_id": agent.id,
+            "model": request.model,
+            "prompt": request.prompt,
+            "negative": request.negative,
+            "width": request.width,
+            "height": request.height,
+            "steps": request.steps,
+            "seed": request.seed,
+            "callback_url": request.callback_url,
+            "request_id": request_id,
+            "traceparent": traceparent,
+        }
+        row = self._db.statements.insert_job(
             connection,
-            id=job_id,
-            agent_id=agent.id,
-            model=request.model,
-            prompt=request.prompt,
-            negative=request.negative,
-            width=request.width,
-            height=request.height,
-            steps=request.steps,
-            seed=request.seed,
+            **asked,
             reference_names=json.dumps(request.reference_names),
             loras=json.dumps([choice.model_dump() for choice in request.loras]),
             ignored=json.dumps(request.ignored),
-            callback_url=request.callback_url,
-            request_id=request_id,
-            traceparent=traceparent,
-            now_us=clock.wall_us(),
+            now_us=now_us,
             boot_id=clock.boot_id,
             queue_until_boot_ms=clock.boot_ms() + self._queue_ttl_ms,
         )
+        return Job(
+            **asked,
+            seq=row["seq"],
+            state=JobState.QUEUED,
+            reference_names=tuple(request.reference_names),
+            loras=tuple((choice.name, choice.strength) for choice in request.loras),
+            ignored=tuple(request.ignored),
+            created_at_us=now_us,
+        )
+
+    def _pin(self, connection: Connection, job: Job, images: list[PinnedImage]) -> None:
         for position, image in enumerate(images):
             self._db.statements.pin_image(
                 connection,
-                job_id=job_id,
+                job_id=job.id,
                 position=position,
                 reference_id=image.reference_id,
                 output_id=image.output_id,

@@ -74,24 +74,24 @@ class Job:
     ignored: tuple[str, ...]
     request_id: str
     created_at_us: int
-    started_at_us: int | None
-    finished_at_us: int | None
-    expires_at_us: int | None
-    attempts: int
-    fence: int
-    worker_id: str | None
-    cancel_requested_at_us: int | None
-    step: int
-    timings: Mapping[str, float] | None
-    ran_with: Mapping[str, object] | None
+    started_at_us: int | None = None
+    finished_at_us: int | None = None
+    expires_at_us: int | None = None
+    attempts: int = 0
+    fence: int = 0
+    worker_id: str | None = None
+    cancel_requested_at_us: int | None = None
+    step: int = 0
+    timings: Mapping[str, float] | None = None
+    ran_with: Mapping[str, object] | None = None
     """How a completed job was painted: what of the profile's options was in use."""
-    error_code: str | None
-    error: str | None
-    retryable: bool | None
-    output: Output | None
-    callback_url: str | None
+    error_code: str | None = None
+    error: str | None = None
+    retryable: bool | None = None
+    output: Output | None = None
+    callback_url: str | None = None
     """Where its agent wants to be told of its end."""
-    traceparent: str | None
+    traceparent: str | None = None
     """The span of the request that it came with, as W3C Trace Context writes it, where there was one."""
 
 

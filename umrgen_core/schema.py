@@ -14,7 +14,7 @@ from umrgen_core.errors import SchemaError
 from umrgen_core.lock import StoreLock
 from umrgen_core.sqlite import Connection, SqliteError, open_reader
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 
 def read_version(connection: Connection) -> int:

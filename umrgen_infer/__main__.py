@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from umrgen_core.clock import SystemClock
+from umrgen_core.collector import set_start_aside
 from umrgen_core.config import Settings, load_settings
 from umrgen_core.database import open_database
 from umrgen_core.errors import UmrgenError, find_exit_status
@@ -79,6 +80,7 @@ def load_painter(settings: Settings, name: str) -> Painter:
     """Load a model. torch takes seconds to import: it is loaded here, once the process is known."""
     from umrgen_infer.pipelines.load import load_painter as load  # noqa: PLC0415 - the one
 
+    set_start_aside()
     find_lora = functools.partial(LoraShelf(settings.infer.loras).find_file, name)
     return load(name, settings.models[name], settings.infer.threads, find_lora)
 

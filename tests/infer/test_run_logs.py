@@ -21,7 +21,8 @@ async def test_whatever_is_logged_about_a_run_carries_its_labels_whichever_threa
         done = await wait_for(agent, (await submit(agent)).id)
         daemon.stop()
         await asyncio.wait_for(task, WAIT_S)
-    of_runs = [entry for entry in logs if not entry["event"].startswith("model_")]
+    # A tracer of an earlier test may still be giving up, in a thread of its own.
+    of_runs = [e for e in logs if not e["event"].startswith("model_") and e["event"] != "spans_lost"]
     assert [entry["event"] for entry in of_runs] == [
         *("run_started", "out_of_memory", "out_of_memory", "job_failed", "run_ended"),
         *("run_started", "job_completed", "run_ended"),

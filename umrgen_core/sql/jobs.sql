@@ -42,7 +42,7 @@ WHERE j.agent_id = :agent_id AND j.state = :state AND j.seq < :before
 ORDER BY j.seq DESC
 LIMIT 0 + :most;
 
--- name: insert_job(id, agent_id, model, prompt, negative, width, height, steps, seed, reference_names, loras, ignored, callback_url, request_id, traceparent, now_us, boot_id, queue_until_boot_ms)!
+-- name: insert_job(id, agent_id, model, prompt, negative, width, height, steps, seed, reference_names, loras, ignored, callback_url, request_id, traceparent, now_us, boot_id, queue_until_boot_ms)^
 INSERT INTO jobs (
     id, agent_id, state, model, prompt, negative, width, height, steps, seed,
     reference_names, loras, ignored, callback_url, request_id, traceparent,
@@ -51,7 +51,7 @@ INSERT INTO jobs (
     :id, :agent_id, 'queued', :model, :prompt, :negative, :width, :height, :steps, :seed,
     :reference_names, :loras, :ignored, :callback_url, :request_id, :traceparent,
     :now_us, :boot_id, :queue_until_boot_ms
-);
+) RETURNING seq;
 
 -- name: pin_image(job_id, position, reference_id, output_id)!
 -- Keeps a reference or an output alive until the job has ended.
@@ -62,22 +62,18 @@ VALUES (:job_id, :position, :reference_id, :output_id);
 -- Part of every transition to an end state.
 DELETE FROM job_references WHERE job_id = :job_id;
 
--- name: count_active(agent_id, most)^
--- Jobs of one agent queued or running, counted no further than `most`.
-SELECT count(*) FROM (
-    SELECT 1 FROM jobs
-    WHERE agent_id = :agent_id AND state IN ('queued', 'running')
-    LIMIT 0 + :most
-) AS active;
+-- name: count_active(agent_id)^
+-- Jobs of one agent queued or running: no more than its limit, so that counting stays cheap.
+SELECT count(*) FROM jobs WHERE agent_id = :agent_id AND state IN ('queued', 'running');
 
 -- name: find_oldest_active(agent_id)^
 SELECT id, state, step, steps, model, width, height, reference_names, started_at_us, created_at_us
 FROM jobs
 WHERE seq = (SELECT min(seq) FROM jobs WHERE agent_id = :agent_id AND state IN ('queued', 'running'));
 
--- name: count_queued(most)^
--- Queued jobs of everybody, counted no further than `most`.
-SELECT count(*) FROM (SELECT 1 FROM jobs WHERE state = 'queued' LIMIT 0 + :most) AS queued;
+-- name: count_queued()^
+-- Queued jobs of everybody: no more than the service's limit, so that counting stays cheap.
+SELECT count(*) FROM jobs WHERE state = 'queued';
 
 -- name: queue_position(model, agent_id, seq, most)^
 -- 1 is next. Under fair order every other agent goes before this job at most once for each job that
