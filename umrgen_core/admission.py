@@ -46,14 +46,19 @@ class Admission:
         self._queued_jobs = settings.limits.queued_jobs
         self._reference_retention_us = int(settings.storage.reference_retention_s * 1e6)
 
-    def check_open(self, connection: Connection) -> None:
-        """Raise Unavailable while the disk is nearly full or the owner lets the queue run empty."""
+    def read_room(self, connection: Connection, agent: Agent) -> Row:
+        """What the queue and the agent have room for. Raises Unavailable while nothing at all is let in.
+
+        That is while the disk is nearly full or the owner lets the queue run empty.
+        """
         self._disk.require_room()
-        if self._statements.get_queue_control(connection)["draining_at_us"] is not None:
+        room: Row = self._statements.get_room(connection, agent_id=agent.id)
+        if room["draining_at_us"] is not None:
             raise Unavailable(
                 "The owner lets the queue run empty, so no new job is accepted; nothing was written. Try again later.",
                 retry_after_s=DRAINING_RETRY_S,
             )
+        return room
 
     def resolve_images(self, connection: Connection, agent: Agent, names: Iterable[str]) -> list[PinnedImage]:
         """The live images that `names` mean, in order, their expiry renewed. Raises ReferenceNotFound."""
@@ -74,18 +79,16 @@ class Admission:
                 return PinnedImage(None, row["id"])
         raise ReferenceNotFound(name)
 
-    def check_limits(self, connection: Connection, agent: Agent) -> None:
+    def check_limits(self, connection: Connection, agent: Agent, room: Row) -> None:
         """Raise ConcurrentLimit, QueueFull or QuotaExceeded when there is no room for one more."""
-        statements, limits = self._statements, agent.limits
-        most = limits.concurrent_jobs
-        if statements.count_active(connection, agent_id=agent.id)[0] >= most:
+        limits, used = agent.limits, room["used_output_bytes"]
+        if room["active"] >= limits.concurrent_jobs:
             raise self._concurrent_limit(connection, agent)
-        if statements.count_queued(connection)[0] >= self._queued_jobs:
+        if room["queued"] >= self._queued_jobs:
             raise QueueFull(
                 f"The service holds its limit of {self._queued_jobs} queued jobs. Nothing was accepted; try later.",
                 retry_after_s=10,
             )
-        used: int = statements.get_usage(connection, agent_id=agent.id)["used_output_bytes"]
         if used >= limits.output_bytes:
             raise QuotaExceeded(
                 f"Your outputs hold {used} bytes, your limit is {limits.output_bytes}."

@@ -92,9 +92,9 @@ class JobStore:
         request_id: str,
         traceparent: str | None,
     ) -> tuple[Job, int]:
-        self._admission.check_open(connection)
+        room = self._admission.read_room(connection, agent)
         images = self._admission.resolve_images(connection, agent, request.reference_names)
-        self._admission.check_limits(connection, agent)
+        self._admission.check_limits(connection, agent, room)
         job = self._insert(connection, agent, job_id, request, request_id, traceparent)
         self._pin(connection, job, images)
         counted: int = self._db.statements.queue_position(connection, **_position_arguments(job))[0]

@@ -242,6 +242,6 @@ class Bench(RuleBasedStateMachine):
                 FROM agents WHERE id = {agent.id}"""
             )
             assert (usage["a"], usage["b"], usage["c"]) == (usage["x"], usage["y"], usage["z"])
-            counted = self.web_side.statements.count_active.sql
+            counted = self.web_side.statements.get_room.sql
             row, _ = self.call(self.web_side.reader.one(counted, agent_id=agent.id))
-            assert row[0] == active[number] <= LIMIT
+            assert row["active"] == active[number] <= LIMIT

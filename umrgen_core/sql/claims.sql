@@ -129,11 +129,18 @@ FROM jobs
 WHERE state = 'running' AND (lease_until_boot_ms < :now_boot_ms OR lease_boot_id <> :boot_id);
 
 -- name: list_overdue(boot_id, now_boot_ms)
--- Queued jobs past their time in the queue.
-SELECT id, fence, request_id, model,
-    (SELECT name FROM agents WHERE agents.id = jobs.agent_id) AS agent
-FROM jobs
-WHERE state = 'queued' AND queue_until_boot_ms < :now_boot_ms AND queue_boot_id = :boot_id
+-- Queued jobs past their time in the queue, one index probe for each model that jobs wait for.
+WITH RECURSIVE waiting (model) AS (
+    SELECT min(model) FROM jobs WHERE state = 'queued'
+    UNION ALL
+    SELECT (SELECT min(j.model) FROM jobs AS j WHERE j.state = 'queued' AND j.model > waiting.model)
+    FROM waiting WHERE waiting.model IS NOT NULL
+)
+SELECT j.id, j.fence, j.request_id, j.model, a.name AS agent
+FROM waiting AS w
+CROSS JOIN jobs AS j
+INNER JOIN agents AS a ON a.id = j.agent_id
+WHERE j.state = 'queued' AND j.model = w.model AND j.queue_until_boot_ms < :now_boot_ms AND j.queue_boot_id = :boot_id
 LIMIT 100;
 
 -- name: fail_overdue(id, boot_id, now_boot_ms, error_code, error, now_us, expires_at_us)^

@@ -62,18 +62,20 @@ VALUES (:job_id, :position, :reference_id, :output_id);
 -- Part of every transition to an end state.
 DELETE FROM job_references WHERE job_id = :job_id;
 
--- name: count_active(agent_id)^
--- Jobs of one agent queued or running: no more than its limit, so that counting stays cheap.
-SELECT count(*) FROM jobs WHERE agent_id = :agent_id AND state IN ('queued', 'running');
+-- name: get_room(agent_id)^
+-- All that is asked before a job is let in. What is counted here has a limit, so that counting stays cheap.
+SELECT
+    q.draining_at_us,
+    a.used_output_bytes,
+    (SELECT count(*) FROM jobs WHERE jobs.agent_id = a.id AND jobs.state IN ('queued', 'running')) AS active,
+    (SELECT count(*) FROM jobs WHERE jobs.state = 'queued') AS queued
+FROM agents AS a INNER JOIN queue_control AS q ON q.id = 1
+WHERE a.id = :agent_id;
 
 -- name: find_oldest_active(agent_id)^
 SELECT id, state, step, steps, model, width, height, reference_names, started_at_us, created_at_us
 FROM jobs
 WHERE seq = (SELECT min(seq) FROM jobs WHERE agent_id = :agent_id AND state IN ('queued', 'running'));
-
--- name: count_queued()^
--- Queued jobs of everybody: no more than the service's limit, so that counting stays cheap.
-SELECT count(*) FROM jobs WHERE state = 'queued';
 
 -- name: queue_position(model, agent_id, seq, most)^
 -- 1 is next. Under fair order every other agent goes before this job at most once for each job that
