@@ -88,6 +88,7 @@ class Writer:
         self._timeout_s = lock_timeout_s
         self._lock = StoreLock(data_dir)
         self._waiting: SimpleQueue[_Item | None] = SimpleQueue()
+        self._gathered: list[_Item] = []
         self._closing = False
         self._held_since_s: float | None = None
         self._refusal: str | None = None
@@ -113,6 +114,7 @@ class Writer:
     async def close(self) -> None:
         """Finish what waits, then end the thread (which is left behind if another process blocks it)."""
         self._closing = True
+        self._hand_over()
         self._waiting.put(None)
         await asyncio.to_thread(self._thread.join, self._timeout_s)
 
@@ -128,13 +130,21 @@ class Writer:
             raise Unavailable("The service is stopping; nothing was written. Try again shortly.")
         loop = asyncio.get_running_loop()
         item = _Item(work, loop.create_future())
-        self._waiting.put(item)
+        if not self._gathered:
+            loop.call_soon(self._hand_over)
+        self._gathered.append(item)
         deadline = loop.call_later(self._timeout_s, item.give_up)
         try:
             result: T = await item.future
             return result
         finally:
             deadline.cancel()
+
+    def _hand_over(self) -> None:
+        """Give the thread what was asked for in this round of the event loop, so that it becomes one transaction."""
+        gathered, self._gathered = self._gathered, []
+        for item in gathered:
+            self._waiting.put(item)
 
     def _serve(self) -> None:
         while (first := self._waiting.get()) is not None:

@@ -16,6 +16,7 @@ import pytest
 
 from umrgen_core.errors import NotFound, Unavailable
 from umrgen_core.lock import LOCK_NAME
+from umrgen_core.meter import Meter
 from umrgen_core.schema import SCHEMA_VERSION, ensure_store
 from umrgen_core.sqlite import Connection, IntegrityError, open_writer
 from umrgen_core.writer import MAX_BATCH, Writer
@@ -105,6 +106,32 @@ async def test_work_that_waits_together_is_committed_together_up_to_a_limit(
     assert results == [str(n) for n in range(works)] == list_agents(path)
     assert statements[0] == "BEGIN IMMEDIATE"
     assert statements.count("COMMIT") == commits
+
+
+class _Batches(Meter):
+    """How many items each transaction had."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def wrote(self, items: int, lock_wait_s: float, took_s: float) -> None:
+        self.sizes.append(items)
+
+
+async def test_what_is_asked_for_in_one_round_of_the_event_loop_is_one_transaction(data_dir: Path, path: Path) -> None:
+    batches = _Batches()
+    writer = Writer(data_dir, path, 30, batches)
+    writer.start()
+
+    async def ask() -> int:
+        time.sleep(0.005)  # noqa: ASYNC251 - what a request costs before its write: the writer could begin meanwhile
+        return await writer.run(lambda connection: connection.total_changes)
+
+    for _ in range(4):
+        await asyncio.gather(*(ask() for _ in range(5)))
+    await writer.close()
+    assert sum(batches.sizes) == 20
+    assert batches.sizes.count(5) > 1  # the machine may take this thread's turn away while it hands over
 
 
 async def test_one_callers_error_undoes_that_callers_work_alone(writer: Writer, data_dir: Path, path: Path) -> None:
