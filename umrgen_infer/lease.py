@@ -14,6 +14,8 @@ from umrgen_core.jobs import Claim
 from umrgen_core.logs import get_logger
 
 LOG = get_logger("lease")
+PROGRESS_INTERVAL_S = 0.1
+"""Steps that come faster are not all written: each write takes the processor from the pipeline, and nobody looks."""
 
 
 class StopReason(StrEnum):
@@ -102,8 +104,9 @@ class Lease:
             await self._touch(None)
 
     async def _report_progress(self) -> None:
-        """Write the latest step; steps that come faster than the store are skipped."""
+        """Write the latest step, so many times a second at most."""
         while True:
+            await asyncio.sleep(PROGRESS_INTERVAL_S)
             await self._stepped.wait()
             self._stepped.clear()
             await self._touch(self._step)

@@ -199,14 +199,16 @@ class Run:
 
     async def _load_references(self) -> tuple[Image.Image, ...]:
         began = time.perf_counter()
-        references = await self._in_thread(
-            self._shop.image_threads,
-            self._shop.references.load,
-            self._shop.files,
-            self._claim.pins,
-            self._profile,
-            self._size,
-        )
+        references: tuple[Image.Image, ...] = ()
+        if self._claim.pins:
+            references = await self._in_thread(
+                self._shop.image_threads,
+                self._shop.references.load,
+                self._shop.files,
+                self._claim.pins,
+                self._profile,
+                self._size,
+            )
         self._timings["load_references"] = time.perf_counter() - began
         self._trace.note_end("load_references")
         return references
