@@ -7,7 +7,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from umrgen_api.access import FOUND, agent_of, needs
 from umrgen_api.errors import json_response
@@ -107,12 +107,16 @@ async def _wait_for_change(request: web.Request, job: Job, wait: Wait) -> Job:
 def _answer(request: web.Request, status: dict[str, object], wait: Wait) -> web.Response:
     response = json_response(status)
     digest = hashlib.sha256(response.body if isinstance(response.body, bytes) else b"").hexdigest()[:32]
-    if any(known.value in (digest, "*") for known in request.if_none_match or ()):
+    if hdrs.IF_NONE_MATCH in request.headers and _is_known(request, digest):
         response = web.Response(status=304)
     response.headers["ETag"] = f'"{digest}"'
     if wait.preferred is not None:
         response.headers[PREFERENCE_APPLIED] = f"wait={wait.preferred}"
     return response
+
+
+def _is_known(request: web.Request, digest: str) -> bool:
+    return any(known.value in (digest, "*") for known in request.if_none_match or ())
 
 
 async def describe_job(services: Services, job: Job) -> dict[str, object]:
