@@ -69,7 +69,8 @@ def measure_server(url: str, key: str, plan: Plan) -> Result:
                 _compare(plan, "listing", "a page of 20 jobs", place, Ask("/api/v1/jobs", key=key), local, "/"),
                 _compare(plan, "file", "the picture", place, Ask(image_url), local, "/static/picture.png"),
             ]
-    return Result([*figures, *_measure_jobs(plan, client), _measure_upload(plan, place, key)])
+    # A new connection: the server may have closed the other one meanwhile.
+    return Result([*figures, *_measure_jobs(plan, Client(place.url, key)), _measure_upload(plan, place, key)])
 
 
 def _compare(plan: Plan, name: str, title: str, place: Place, ask: Ask, local: Place, bare_path: str) -> Figure:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from umrgen_core.agent_store import AgentStore
 from umrgen_core.agents import Agent
-from umrgen_core.claim_store import ClaimStore, NewOutput
+from umrgen_core.claim_store import ClaimStore
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.files import FileStore, Shelf
+from umrgen_core.job_ends import NewOutput
 from umrgen_core.job_store import JobStore
 from umrgen_core.jobs import Claim, Job
 from umrgen_core.names import new_job_id, new_output_filename, output_disk_name

@@ -22,11 +22,12 @@ import psutil
 from benchmarks.service import make_agents
 from umrgen_cli.processes import running, start_daemon
 from umrgen_core.accounts import Accounts
-from umrgen_core.claim_store import ClaimStore, NewOutput
+from umrgen_core.claim_store import ClaimStore
 from umrgen_core.clock import SystemClock
 from umrgen_core.config import Settings, load_settings
 from umrgen_core.database import Database, open_database
 from umrgen_core.files import FileStore, Shelf
+from umrgen_core.job_ends import NewOutput
 from umrgen_core.names import new_output_filename, new_process_id, output_disk_name
 from umrgen_core.wakeup import Listener, Wakeup
 

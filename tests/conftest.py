@@ -24,6 +24,7 @@ from umrgen_core.config import Settings
 from umrgen_core.database import Database, open_database
 from umrgen_core.job_store import JobStore
 from umrgen_core.keys import mint_key
+from umrgen_core.recovery_store import RecoveryStore
 from umrgen_core.reference_store import ReferenceStore
 from umrgen_core.schema import ensure_store
 
@@ -121,6 +122,11 @@ def jobs(database: Database, settings: Settings) -> JobStore:
 @pytest.fixture
 def claims(database: Database, settings: Settings) -> ClaimStore:
     return ClaimStore(database, settings)
+
+
+@pytest.fixture
+def recovery(database: Database, settings: Settings) -> RecoveryStore:
+    return RecoveryStore(database, settings)
 
 
 @pytest.fixture

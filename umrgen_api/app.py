@@ -42,6 +42,7 @@ from umrgen_core.metrics.listener import show_metrics
 from umrgen_core.metrics.readings import StoreReadings
 from umrgen_core.metrics.registry import make_registry
 from umrgen_core.names import new_process_id
+from umrgen_core.recovery_store import RecoveryStore
 from umrgen_core.reference_store import ReferenceStore
 from umrgen_core.retention_store import RetentionStore
 from umrgen_core.verified_files import VerifiedFiles
@@ -173,6 +174,7 @@ def _make_services(settings: Settings, clock: Clock, database: Database, metrics
         agents=AgentStore(database, settings.limits),
         jobs=JobStore(database, settings),
         claims=ClaimStore(database, settings),
+        recovery=RecoveryStore(database, settings),
         references=ReferenceStore(database, settings.storage.reference_retention_s),
         workers=WorkerStore(database),
         files=files_store,

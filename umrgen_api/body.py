@@ -83,6 +83,8 @@ def parse_json(body: bytes) -> dict[str, Any]:
     """One JSON object in UTF-8, shallow, without NaN, huge integers or lone surrogates. Raises InvalidJson."""
     try:
         text = body.decode("utf-8")
+        if text.startswith("\ufeff"):
+            raise InvalidJson("The body is not JSON: Unexpected UTF-8 BOM at character 0.")
         value = _DECODER.decode(text)
         if "\\u" in text:  # UTF-8 itself holds no surrogates: only an escape can bring one
             _ENCODER.encode(value).encode("utf-8")

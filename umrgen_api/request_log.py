@@ -6,7 +6,6 @@ Clients wait for none of it, and what is made together finds its code in the pro
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from dataclasses import dataclass
 
 from umrgen_api.metrics import WebMetrics
@@ -34,18 +33,10 @@ class RequestLog:
 
     def __init__(self, metrics: WebMetrics) -> None:
         self._metrics = metrics
-        self._answered: list[tuple[contextvars.Context, Answered]] = []
 
     def note(self, answered: Answered) -> None:
         """Log and count it at the end of this round, with whatever is bound to log lines now."""
-        if not self._answered:
-            asyncio.get_running_loop().call_soon(self._tell_all)
-        self._answered.append((contextvars.copy_context(), answered))
-
-    def _tell_all(self) -> None:
-        together, self._answered = self._answered, []
-        for context, answered in together:
-            context.run(self._tell, answered)
+        asyncio.get_running_loop().call_soon(self._tell, answered)
 
     def _tell(self, answered: Answered) -> None:
         LOG.info(

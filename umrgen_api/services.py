@@ -21,6 +21,7 @@ from umrgen_core.event_store import EventStore
 from umrgen_core.files import FileStore
 from umrgen_core.job_store import JobStore
 from umrgen_core.loras import LoraShelf
+from umrgen_core.recovery_store import RecoveryStore
 from umrgen_core.reference_store import ReferenceStore
 from umrgen_core.retention_store import RetentionStore
 from umrgen_core.verified_files import VerifiedFiles
@@ -38,6 +39,7 @@ class Services:
     agents: AgentStore
     jobs: JobStore
     claims: ClaimStore
+    recovery: RecoveryStore
     references: ReferenceStore
     workers: WorkerStore
     files: FileStore

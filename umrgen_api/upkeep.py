@@ -78,7 +78,7 @@ class Upkeep:
         while True:
             try:
                 await services.agents.set_development_key(services.settings.auth.development_key)
-                return await services.claims.adopt_queue()
+                return await services.recovery.adopt_queue()
             except Unavailable as error:  # as on a full disk, which the other rounds may yet heal
                 LOG.warning("start_delayed", error=error.message)
             await asyncio.sleep(RECOVERY_INTERVAL_S)
@@ -90,7 +90,7 @@ class Upkeep:
 
     async def recover(self) -> None:
         """End or requeue what lost its worker, whether or not any worker lives."""
-        for recovered in await self._services.claims.recover_lost():
+        for recovered in await self._services.recovery.recover_lost():
             self._services.wakeup.send(Listener.INFER, "queued")
             self._services.wakeup.send(Listener.API, recovered.job_id)
 

@@ -2,8 +2,9 @@
 
 On a terminal stderr gets a readable form. Never prompts, keys or file URLs at INFO.
 
-A line is made once and written to both places before the call returns: a killed process has lost none. One that
-a place does not take (a full disk, a closed pipe) is missing there alone, and whoever logged it goes on.
+A line is made once and written to both places before the call returns: a killed process has lost none that it
+logged. One that a place does not take (a full disk, a closed pipe) is missing there alone, and whoever logged it
+goes on.
 """
 
 from __future__ import annotations

@@ -61,12 +61,15 @@ class _Read:
         self.work = work
         self.future = future
         self.result: Any = None
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
 
     def do(self, connection: Connection) -> None:
         try:
             self.result = self.work(connection)
-        except Exception as error:  # noqa: BLE001 - its caller's, not that of the reads beside it
+        except StopIteration as error:  # which no future takes
+            self.error = RuntimeError("a read raised StopIteration")
+            self.error.__cause__ = error
+        except BaseException as error:  # noqa: BLE001 - its caller's, not that of the reads beside it
             self.error = error
 
     def answer(self) -> None:
@@ -109,9 +112,11 @@ class Reader:
     async def close(self) -> None:
         """Answer those who wait, close the connection and end its thread."""
         self._is_open = False
-        if self._serving is not None:
-            await self._serving
-        await self._thread.close()
+        try:
+            if self._serving is not None:
+                await asyncio.wait({self._serving})  # not the task itself: who gives up here does not end it
+        finally:
+            await self._thread.close()
 
     async def run(self, work: Callable[[Connection], T]) -> T:
         """Do `work` in the reader's thread, in one hop. Raises Unavailable when the store cannot be read.
@@ -141,15 +146,27 @@ class Reader:
         return future
 
     async def _serve(self) -> None:
-        for _ in range(GATHERING_ROUNDS):
-            await asyncio.sleep(0)
-        while self._waiting:
-            reads = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_TOGETHER))]
-            done = await self._thread.run(partial(_do_together, reads))
-            self._waiting.extendleft(reversed(reads[done:]))
-            for read in reads[:done]:
-                read.answer()
-        self._serving = None
+        reads: list[_Read] = []
+        try:
+            for _ in range(GATHERING_ROUNDS):
+                await asyncio.sleep(0)
+            while self._waiting:
+                reads = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_TOGETHER))]
+                done = await self._thread.run(partial(_do_together, reads))
+                self._waiting.extendleft(reversed(reads[done:]))
+                for read in reads[:done]:
+                    read.answer()
+                reads = []
+        finally:
+            self._serving = None
+            self._turn_away([*reads, *self._waiting])
+
+    def _turn_away(self, reads: Sequence[_Read]) -> None:
+        """Whatever has ended the task that serves them: nobody waits for ever."""
+        self._waiting.clear()
+        for read in reads:
+            read.error = read.error or Unavailable(UNREADABLE)
+            read.answer()
 
     async def all(self, sql: str, /, **parameters: object) -> list[Row]:
         """Every row. Raises Unavailable when the store cannot be read."""

@@ -19,6 +19,7 @@ from umrgen_core.files import FileStore
 from umrgen_core.jobs import Claim
 from umrgen_core.logs import get_logger, log_death
 from umrgen_core.names import new_process_id
+from umrgen_core.recovery_store import RecoveryStore
 from umrgen_core.tracing import Tracer
 from umrgen_core.wakeup import Listener, Wakeup
 from umrgen_core.worker_store import WorkerState, WorkerStore
@@ -61,6 +62,7 @@ class Daemon:
         self._settings = settings
         self._database = database
         self._claims = ClaimStore(database, settings)
+        self._recovery = RecoveryStore(database, settings)
         self._workers = WorkerStore(database)
         self._files = FileStore(settings.storage.data_dir)
         self._load_check = load_check
@@ -121,7 +123,7 @@ class Daemon:
 
     async def _adopt_queue(self) -> bool:
         try:
-            await self._claims.adopt_queue()
+            await self._recovery.adopt_queue()
         except Unavailable as error:
             LOG.warning("start_delayed", error=error.message)
             return False
@@ -318,7 +320,7 @@ class Daemon:
     async def _recover_forever(self) -> None:
         while True:
             try:
-                for recovered in await self._claims.recover_lost():
+                for recovered in await self._recovery.recover_lost():
                     self._hint.set()
                     self._tell_api(recovered.job_id)
             except Unavailable as error:

@@ -14,9 +14,9 @@ from typing import TypeVar, TypeVarTuple
 import structlog
 from PIL import Image
 
-from umrgen_core.claim_store import NewOutput
 from umrgen_core.errors import RunError, StaleClaim, Unavailable
 from umrgen_core.files import Shelf
+from umrgen_core.job_ends import NewOutput
 from umrgen_core.jobs import Claim, ErrorCode
 from umrgen_core.logs import get_logger
 from umrgen_core.names import new_output_filename, output_disk_name

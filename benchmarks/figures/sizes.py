@@ -17,6 +17,7 @@ from umrgen_core.clock import SystemClock
 from umrgen_core.database import Database, open_database
 from umrgen_core.job_store import JobStore
 from umrgen_core.jobs import JobState
+from umrgen_core.recovery_store import RecoveryStore
 from umrgen_core.retention_store import RetentionStore
 
 SIZES = (1_000, 100_000, 1_000_000)
@@ -152,7 +153,7 @@ async def _open(store: FilledStore, stack: AsyncExitStack) -> Subject:
     settings = store.box.settings
     database = await stack.enter_async_context(open_database(settings, SystemClock()))
     await database.integrity.wait()
-    await ClaimStore(database, settings).adopt_queue()
+    await RecoveryStore(database, settings).adopt_queue()
     agent = await AgentStore(database, settings.limits).find_by_key(store.keys[0])
     if agent is None or len(store.keys) != AGENTS:
         raise SystemExit(f"{store.box.data_dir} is not whole: delete it, and it is made again")

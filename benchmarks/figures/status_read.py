@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.cpu import read_cpu_s
-from benchmarks.figure import Figure, Judged, Plan, Result
+from benchmarks.figure import Figure, Judged, Plan, Result, Sweep
 from benchmarks.load import Ask, Load, run_load
 from benchmarks.made_jobs import make_maker
 from benchmarks.rounds import alternate
@@ -19,6 +19,7 @@ from umrgen_core.database import open_database
 
 READS = 4000
 CLIENTS = 4
+SWEPT = (1, 2, 4, 8, 16, 32, 64)
 CPU_BAR = 2.5
 SIZE_BAR = 1.10
 JOBS = 1000
@@ -44,10 +45,11 @@ def cost_of(server: Server, asks: Sequence[Ask], count: int, clients: int = CLIE
 
 def measure(plan: Plan) -> Result:
     """The processor time of a read, and whether a store of a million jobs makes it dearer."""
-    return Result([*_measure_against_hello(plan), *_measure_sizes(plan)])
+    against_hello, sweep = _measure_against_hello(plan)
+    return Result([*against_hello, *_measure_sizes(plan)], [sweep])
 
 
-def _measure_against_hello(plan: Plan) -> list[Figure]:
+def _measure_against_hello(plan: Plan) -> tuple[list[Figure], Sweep]:
     count = plan.count(READS, 100)
     with open_box(plan.folder) as box, running_yardstick(box.data_dir.parent) as hello:
         key, jobs = _make_jobs(box)
@@ -57,8 +59,19 @@ def _measure_against_hello(plan: Plan) -> list[Figure]:
             asks = [Ask(f"/api/v1/status/{job_id}", key=key)]
             ways[state] = lambda asks=asks: cost_of(web, asks, count)  # type: ignore[misc]
         costs = alternate(plan.rounds, ways)
+        sweep = _sweep(web, [Ask(f"/api/v1/status/{jobs['completed']}", key=key)], hello, count // 2)
     hello_us = [cost.cpu_us for cost in costs.pop("hello")]
-    return [_against_hello(state, taken, hello_us) for state, taken in costs.items()]
+    return [_against_hello(state, taken, hello_us) for state, taken in costs.items()], sweep
+
+
+def _sweep(web: Server, asks: Sequence[Ask], hello: Server, count: int) -> Sweep:
+    """Requests that come together share a hop to the reader's thread, and rounds of the event loop."""
+    lines: dict[str, list[tuple[float, float]]] = {"a completed job": [], "hello-world": []}
+    for clients in SWEPT:
+        lines["a completed job"].append((clients, cost_of(web, asks, count, clients).cpu_us))
+        lines["hello-world"].append((clients, cost_of(hello, [Ask("/")], count, clients).cpu_us))
+    title = "Status: processor time of a request, by clients at once"
+    return Sweep("status_clients", title, "clients", "µs", lines, logarithmic=True)
 
 
 def _against_hello(state: str, costs: Sequence[Cost], hello_us: Sequence[float]) -> Figure:

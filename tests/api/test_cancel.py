@@ -5,9 +5,9 @@ import asyncio
 import pytest
 
 from tests.api.conftest import Server
-from umrgen_core.claim_store import NewOutput
 from umrgen_core.errors import StaleClaim
 from umrgen_core.files import Shelf
+from umrgen_core.job_ends import NewOutput
 
 
 async def start_one(server: Server):

@@ -17,8 +17,8 @@ from tests.api.test_status import TIMINGS, accept, claim
 from tests.conftest import FakeClock, make_settings
 from umrgen_api import middleware, protocol
 from umrgen_api.app import build_app
-from umrgen_core.claim_store import NewOutput
 from umrgen_core.files import Shelf
+from umrgen_core.job_ends import NewOutput
 from umrgen_core.names import new_output_filename, output_disk_name
 
 DRIP_S = 0.03

@@ -5,8 +5,8 @@ from typing import Any
 
 from tests.api.conftest import Server, StartServer
 from tests.conftest import FakeClock, picture_bytes
-from umrgen_core.claim_store import NewOutput
 from umrgen_core.files import Shelf
+from umrgen_core.job_ends import NewOutput
 from umrgen_core.jobs import Claim
 from umrgen_core.names import new_output_filename, output_disk_name
 
@@ -183,7 +183,7 @@ async def test_a_job_whose_worker_was_lost_is_queued_again_and_fails_in_the_end(
     for attempts, state in ((1, "queued"), (2, "failed")):
         await claim(server)
         clock.advance(31)
-        await server.services.claims.recover_lost()
+        await server.services.recovery.recover_lost()
         status = await ask(server, job_id)
         assert (status["state"], status["attempts"]) == (state, attempts)
     assert (status["error_code"], status["retryable"]) == ("worker_lost", True)
@@ -192,7 +192,7 @@ async def test_a_job_whose_worker_was_lost_is_queued_again_and_fails_in_the_end(
 async def test_a_job_that_no_worker_took_in_time_fails(server: Server, clock: FakeClock) -> None:
     job_id = await accept(server)
     clock.advance(86_401)
-    await server.services.claims.recover_lost()
+    await server.services.recovery.recover_lost()
     status = await ask(server, job_id)
     assert (status["state"], status["error_code"]) == ("failed", "timeout")
 

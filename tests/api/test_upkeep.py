@@ -95,7 +95,7 @@ async def test_a_picture_whose_claim_is_held_is_no_orphan_however_old(server: Se
         await sweep_all(orphans)
         clock.advance(3600)
     assert services.files.exists(Shelf.OUTPUTS, name)
-    await services.claims.recover_lost()
+    await services.recovery.recover_lost()
     for _ in range(3):
         await sweep_all(orphans)
         clock.advance(3600)

@@ -3,23 +3,24 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-import structlog
 
 from tests.conftest import FakeClock
 from umrgen_core.agents import Agent
-from umrgen_core.claim_store import ClaimStore, NewOutput, Recovered
+from umrgen_core.claim_store import ClaimStore
 from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.errors import StaleClaim, Unavailable
+from umrgen_core.job_ends import NewOutput
 from umrgen_core.job_store import JobStore
 from umrgen_core.jobs import Claim, ErrorCode, Job, JobState
 from umrgen_core.lock import LOCK_NAME
 from umrgen_core.names import new_job_id, new_output_filename, output_disk_name
+from umrgen_core.recovery_store import RecoveryStore
 from umrgen_core.requests import AcceptedRequest
 
 MODEL = "tiny-klein"
@@ -63,10 +64,6 @@ async def ask_for_cancel(database: Database, job_id: str) -> None:
 async def dump(database: Database, *tables: str) -> list[tuple[Any, ...]]:
     tables = tables or ("jobs", "outputs", "job_references", "agents", "run_times")
     return [tuple(row) for table in tables for row in await database.reader.all(f'SELECT * FROM "{table}"')]
-
-
-def tell(recovered: Sequence[Recovered]) -> list[tuple[str, JobState, str]]:
-    return [(one.job_id, one.state, one.reason) for one in recovered]
 
 
 async def count_pins(database: Database) -> int:
@@ -162,11 +159,11 @@ async def test_only_the_models_that_are_asked_for_are_claimed(jobs: JobStore, cl
 
 
 async def test_a_job_with_attempts_behind_it_is_not_claimed_ahead(
-    jobs: JobStore, claims: ClaimStore, alice: Agent, job_id: str, clock: FakeClock
+    jobs: JobStore, claims: ClaimStore, recovery: RecoveryStore, alice: Agent, job_id: str, clock: FakeClock
 ) -> None:
     await claim(claims)
     clock.advance(31)
-    await claims.recover_lost()
+    await recovery.recover_lost()
     await submit(jobs, alice)
     assert await claims.find_waiting((MODEL,)) is None
     assert await claims.claim_from((MODEL,), "w1", fresh=True) is None
@@ -209,7 +206,7 @@ async def test_how_long_each_model_has_been_waited_for_is_told_in_boot_time(
 
 
 async def test_each_claim_raises_fence_and_attempts(
-    jobs: JobStore, claims: ClaimStore, alice: Agent, job_id: str, clock: FakeClock
+    jobs: JobStore, claims: ClaimStore, recovery: RecoveryStore, alice: Agent, job_id: str, clock: FakeClock
 ) -> None:
     for number in (1, 2, 3):
         claimed = await claim(claims, f"w{number}")
@@ -218,7 +215,7 @@ async def test_each_claim_raises_fence_and_attempts(
         assert claimed.job.started_at_us == clock.wall
         assert len(claimed.pins) == 1
         clock.advance(31)
-        await claims.recover_lost()
+        await recovery.recover_lost()
     assert (await look(jobs, alice, job_id)).state == JobState.FAILED
 
 
@@ -235,11 +232,11 @@ WRITES: dict[str, Act] = {
 
 @pytest.mark.parametrize("write", WRITES)
 async def test_a_worker_that_slept_through_its_lease_changes_nothing(
-    database: Database, claims: ClaimStore, job_id: str, clock: FakeClock, write: str
+    database: Database, claims: ClaimStore, recovery: RecoveryStore, job_id: str, clock: FakeClock, write: str
 ) -> None:
     asleep = await claim(claims, "asleep")
     clock.advance(31)
-    await claims.recover_lost()
+    await recovery.recover_lost()
     awake = await claim(claims, "awake")
     if write == "acknowledge_cancel":
         await ask_for_cancel(database, job_id)
@@ -348,122 +345,6 @@ async def test_attempts_that_ended_otherwise_are_not_held_against_a_job_that_cos
     assert (job.state, job.error_code, job.retryable) == (JobState.FAILED, "worker_lost", True)
 
 
-# Recovery
-
-
-async def test_a_lease_lasts_as_long_as_heartbeats_renew_it(claims: ClaimStore, job_id: str, clock: FakeClock) -> None:
-    claimed = await claim(claims)
-    for _ in range(10):
-        clock.advance(30)
-        assert await claims.recover_lost() == ()
-        await claims.heartbeat(claimed)
-    clock.advance(30)
-    await claims.put_progress(claimed, 1)  # progress is no heartbeat
-    clock.advance(0.001)
-    assert tell(await claims.recover_lost()) == [(job_id, JobState.QUEUED, "worker_lost")]
-
-
-async def test_the_log_of_a_recovery_says_whose_job_it_was(
-    claims: ClaimStore, alice: Agent, job_id: str, clock: FakeClock
-) -> None:
-    await claim(claims)
-    clock.advance(30.001)
-    with structlog.testing.capture_logs() as logs:
-        await claims.recover_lost()
-    told = [(one["job_id"], one["agent"], one["fence"]) for one in logs if one["event"] == "job_recovered"]
-    assert told == [(job_id, alice.name, 1)]
-
-
-async def test_a_lost_job_keeps_its_attempt_and_its_references(
-    database: Database, jobs: JobStore, claims: ClaimStore, alice: Agent, job_id: str, clock: FakeClock
-) -> None:
-    await claim(claims)
-    clock.advance(31)
-    await claims.recover_lost()
-    job = await look(jobs, alice, job_id)
-    assert (job.state, job.attempts, job.fence) == (JobState.QUEUED, 1, 1)
-    assert await count_pins(database) == 1
-
-
-async def test_a_lease_of_another_boot_is_over_at_once(claims: ClaimStore, job_id: str, clock: FakeClock) -> None:
-    await claim(claims)
-    clock.reboot()
-    assert tell(await claims.recover_lost()) == [(job_id, JobState.QUEUED, "worker_lost")]
-
-
-@pytest.mark.parametrize("leap_us", [-(10**15), 10**15])
-async def test_a_leap_of_the_wall_clock_changes_nothing_about_leases_and_queues(
-    jobs: JobStore, claims: ClaimStore, alice: Agent, job_id: str, clock: FakeClock, leap_us: int
-) -> None:
-    claimed = await claim(claims)
-    await submit(jobs, alice)
-    clock.wall += leap_us
-    assert await claims.recover_lost() == ()
-    assert not await claims.heartbeat(claimed)
-    clock.advance(31)
-    assert tell(await claims.recover_lost()) == [(job_id, JobState.QUEUED, "worker_lost")]
-
-
-async def test_a_job_whose_attempts_are_used_up_fails(
-    database: Database, jobs: JobStore, claims: ClaimStore, alice: Agent, job_id: str, clock: FakeClock
-) -> None:
-    for state in (JobState.QUEUED, JobState.QUEUED, JobState.FAILED):
-        await claim(claims)
-        clock.advance(31)
-        assert tell(await claims.recover_lost()) == [(job_id, state, "worker_lost")]
-    job = await look(jobs, alice, job_id)
-    assert (job.error_code, job.retryable, job.attempts) == ("worker_lost", True, 3)
-    assert await count_pins(database) == 0
-
-
-async def test_a_lost_job_that_was_to_be_cancelled_is_cancelled(
-    database: Database, claims: ClaimStore, job_id: str, clock: FakeClock
-) -> None:
-    await claim(claims)
-    await ask_for_cancel(database, job_id)
-    clock.advance(31)
-    assert tell(await claims.recover_lost()) == [(job_id, JobState.CANCELLED, "cancel requested")]
-    assert await count_pins(database) == 0
-
-
-async def test_a_job_that_waited_too_long_fails_and_says_so(
-    database: Database, jobs: JobStore, claims: ClaimStore, alice: Agent, job_id: str, clock: FakeClock
-) -> None:
-    clock.advance(86_400)
-    assert await claims.recover_lost() == ()
-    clock.advance(0.001)
-    assert tell(await claims.recover_lost()) == [(job_id, JobState.FAILED, "timeout")]
-    job = await look(jobs, alice, job_id)
-    assert (job.error_code, job.retryable, job.started_at_us) == ("timeout", True, None)
-    assert await count_pins(database) == 0
-
-
-async def test_a_job_that_comes_back_gets_a_whole_time_in_the_queue(
-    claims: ClaimStore, job_id: str, clock: FakeClock
-) -> None:
-    clock.advance(86_399)
-    await claims.give_back(await claim(claims))
-    clock.advance(86_399)
-    assert await claims.recover_lost() == ()
-
-
-async def test_a_reboot_starts_the_time_in_the_queue_anew(claims: ClaimStore, job_id: str, clock: FakeClock) -> None:
-    clock.boot = 10**12  # a long boot: without adoption its deadlines would never come in the next one
-    clock.reboot()
-    await claims.adopt_queue()
-    clock.advance(86_400)
-    assert await claims.recover_lost() == ()
-    clock.advance(0.001)
-    assert tell(await claims.recover_lost()) == [(job_id, JobState.FAILED, "timeout")]
-
-
-async def test_two_processes_that_recover_at_once_do_it_once(claims: ClaimStore, job_id: str, clock: FakeClock) -> None:
-    await claim(claims)
-    clock.advance(31)
-    first, second = await asyncio.gather(claims.recover_lost(), claims.recover_lost())
-    assert tell([*first, *second]) == [(job_id, JobState.QUEUED, "worker_lost")]
-
-
 async def test_a_job_that_is_expected_is_claimed_without_a_look_before(
     database: Database, jobs: JobStore, claims: ClaimStore, alice: Agent
 ) -> None:
@@ -494,5 +375,3 @@ async def test_an_idle_worker_takes_no_write_lock(
     await claim(claims)
     with nobody_can_write(settings):
         assert await claims.claim_next(MODEL, "w1") is None
-        assert await claims.recover_lost() == ()
-        await claims.adopt_queue()

@@ -33,6 +33,7 @@ from umrgen_core.metrics.registry import make_registry
 from umrgen_core.metrics.store import StoreMeter
 from umrgen_core.names import new_job_id
 from umrgen_core.queue_control import QueueControl
+from umrgen_core.recovery_store import RecoveryStore
 from umrgen_core.requests import accept_request
 from umrgen_core.sqlite import open_writer
 from umrgen_core.statements import load_statements
@@ -164,6 +165,7 @@ async def test_every_way_back_into_the_queue_is_counted(
     settings: Settings,
     counted: CollectorRegistry,
     claims: ClaimStore,
+    recovery: RecoveryStore,
     clock: FakeClock,
     make_agent: Callable[..., Awaitable[Agent]],
     submit: Submit,
@@ -174,7 +176,7 @@ async def test_every_way_back_into_the_queue_is_counted(
     await claims.lose_device(await claims.claim_next("tiny-klein", "w"))
     await claims.claim_next("tiny-klein", "w")
     clock.advance(settings.jobs.lease_s + 1)
-    await claims.recover_lost()
+    await recovery.recover_lost()
 
     def read(name: str, **labels: str) -> float | None:
         return counted.get_sample_value(f"umrgen_jobs_{name}_total", {**MODEL, **labels})
@@ -190,6 +192,7 @@ async def test_a_worker_that_was_lost_and_a_wait_in_vain_are_counted(
     settings: Settings,
     counted: CollectorRegistry,
     claims: ClaimStore,
+    recovery: RecoveryStore,
     clock: FakeClock,
     make_agent: Callable[..., Awaitable[Agent]],
     submit: Submit,
@@ -197,9 +200,9 @@ async def test_a_worker_that_was_lost_and_a_wait_in_vain_are_counted(
     await submit(await make_agent("alice"))
     await claims.claim_next("tiny-klein", "w")
     clock.advance(settings.jobs.lease_s + 1)
-    await claims.recover_lost()
+    await recovery.recover_lost()
     clock.advance(settings.jobs.queue_ttl_s + 1)
-    await claims.recover_lost()
+    await recovery.recover_lost()
     lost = {**MODEL, "reason": "worker_lost"}
     assert counted.get_sample_value("umrgen_jobs_requeued_total", lost) == 1
     overdue = {**MODEL, "state": "failed", "error_code": "timeout"}

@@ -12,6 +12,7 @@ from umrgen_core.errors import Unavailable
 from umrgen_core.job_store import JobStore, Submission
 from umrgen_core.names import new_job_id
 from umrgen_core.queue_control import QueueControl, QueueState
+from umrgen_core.recovery_store import RecoveryStore
 from umrgen_core.requests import AcceptedRequest
 
 REQUEST = AcceptedRequest(MODEL, "a star", "", 64, 64, 4, 1, (), ())
@@ -97,14 +98,14 @@ async def test_a_run_that_had_begun_ends_in_a_paused_queue(
 async def test_time_in_a_paused_queue_counts(
     control: QueueControl,
     jobs: JobStore,
-    claims: ClaimStore,
+    recovery: RecoveryStore,
     alice: Agent,  # noqa: F811
     clock: FakeClock,
 ) -> None:
     job_id = await submit(jobs, alice)
     await control.pause()
     clock.advance(86_401)
-    (recovered,) = await claims.recover_lost()
+    (recovered,) = await recovery.recover_lost()
     assert (recovered.job_id, recovered.state, recovered.reason) == (job_id, "failed", "timeout")
 
 

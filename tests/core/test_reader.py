@@ -31,6 +31,10 @@ class _Hops(Meter):
         self.failures += 1
 
 
+class _Uncommon(BaseException):
+    """No Exception."""
+
+
 @pytest.fixture
 def meter() -> _Hops:
     return _Hops()
@@ -98,6 +102,34 @@ async def test_a_bug_in_one_read_reaches_its_caller_alone(reader: Reader) -> Non
     broken, good = await asyncio.gather(reader.run(divide), reader.run(_read_seven), return_exceptions=True)
     assert isinstance(broken, ZeroDivisionError)
     assert good == 7
+
+
+@pytest.mark.parametrize("raised", [StopIteration, _Uncommon, asyncio.CancelledError])
+async def test_what_no_read_should_raise_costs_its_neighbours_nothing(
+    reader: Reader, raised: type[BaseException]
+) -> None:
+    def misbehave(_: Connection) -> None:
+        raise raised
+
+    broken, good = asyncio.ensure_future(reader.run(misbehave)), asyncio.ensure_future(reader.run(_read_seven))
+    done, _ = await asyncio.wait({broken, good}, timeout=10)
+    assert done == {broken, good}
+    assert good.result() == 7
+    assert broken.cancelled() or isinstance(broken.exception(), RuntimeError | _Uncommon)
+    assert await reader.run(_read_seven) == 7
+
+
+async def test_a_close_that_is_given_up_leaves_nobody_waiting(reader: Reader) -> None:
+    goes_on = threading.Event()
+    slow = asyncio.ensure_future(reader.run(lambda _: goes_on.wait(10)))
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(reader.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    goes_on.set()
+    done, waiting = await asyncio.wait({slow, closing}, timeout=10)
+    assert not waiting
+    assert closing in done
 
 
 async def test_a_read_beyond_the_time_of_a_hop_puts_off_those_behind_it(

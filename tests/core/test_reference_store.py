@@ -8,9 +8,10 @@ import pytest
 
 from tests.conftest import FakeClock
 from umrgen_core.agents import Agent
-from umrgen_core.claim_store import ClaimStore, NewOutput
+from umrgen_core.claim_store import ClaimStore
 from umrgen_core.database import Database
 from umrgen_core.errors import NotFound, QuotaExceeded, ReferenceInUse
+from umrgen_core.job_ends import NewOutput
 from umrgen_core.job_store import JobStore
 from umrgen_core.jobs import ErrorCode
 from umrgen_core.names import new_disk_name, new_job_id, new_output_filename, new_reference_filename, output_disk_name

@@ -16,6 +16,7 @@ from umrgen_core.config import Settings
 from umrgen_core.database import Database
 from umrgen_core.errors import AccountError
 from umrgen_core.job_store import JobStore
+from umrgen_core.recovery_store import RecoveryStore
 from umrgen_core.retention_store import RetentionStore
 from umrgen_core.webhook_store import WebhookState, WebhookStore
 
@@ -51,7 +52,13 @@ async def ended_job(jobs: JobStore, cancellation: Cancellation, agent: Agent) ->
 
 
 async def test_every_kind_of_end_leaves_one_row_and_nothing_before_it(
-    database: Database, jobs: JobStore, claims: ClaimStore, cancellation: Cancellation, alice: Agent, clock: FakeClock
+    database: Database,
+    jobs: JobStore,
+    claims: ClaimStore,
+    recovery: RecoveryStore,
+    cancellation: Cancellation,
+    alice: Agent,
+    clock: FakeClock,
 ) -> None:
     done, _ = await submit(jobs, alice, callback_url=URL)
     assert done.callback_url == URL
@@ -65,7 +72,7 @@ async def test_every_kind_of_end_leaves_one_row_and_nothing_before_it(
     dropped = await ended_job(jobs, cancellation, alice)
     late, _ = await submit(jobs, alice, callback_url=URL)
     clock.advance(86_401)
-    await claims.recover_lost()
+    await recovery.recover_lost()
     told = await rows(database)
     assert [row["job_id"] for row in told] == [done.id, failed.id, dropped, late.id]
     assert {(row["state"], row["attempts"], row["due_boot_ms"]) for row in told} == {("due", 0, 0)}
@@ -80,13 +87,13 @@ async def test_a_job_without_a_callback_leaves_no_row(
 
 
 async def test_a_lost_and_requeued_job_is_told_of_once(
-    database: Database, jobs: JobStore, claims: ClaimStore, alice: Agent, clock: FakeClock
+    database: Database, jobs: JobStore, claims: ClaimStore, recovery: RecoveryStore, alice: Agent, clock: FakeClock
 ) -> None:
     await submit(jobs, alice, callback_url=URL)
     for _ in range(3):
         assert await claims.claim_next("tiny-klein", "w") is not None
         clock.advance(31)
-        await claims.recover_lost()
+        await recovery.recover_lost()
     assert len(await rows(database)) == 1
 
 

@@ -27,6 +27,7 @@ from umrgen_core.errors import UmrgenError
 from umrgen_core.files import FileStore
 from umrgen_core.job_store import JobStore
 from umrgen_core.jobs import TRANSITIONS, Claim, JobState
+from umrgen_core.recovery_store import RecoveryStore
 from umrgen_core.reference_store import ReferenceStore
 from umrgen_core.retention_store import RetentionStore
 
@@ -108,7 +109,8 @@ class Bench(RuleBasedStateMachine):
         self.cancellation = Cancellation(web, RETENTION_S)
         self.retention, self.references = RetentionStore(web), ReferenceStore(web, RETENTION_S)
         self.claim_store = ClaimStore(worker, self.settings)
-        await self.claim_store.adopt_queue()
+        self.recovery = RecoveryStore(worker, self.settings)
+        await self.recovery.adopt_queue()
 
     async def _make_agent(self, number: int) -> Any:
         store = AgentStore(self.web_side, self.settings.limits)

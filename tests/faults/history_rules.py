@@ -25,8 +25,8 @@ from tests.faults.history import (
     Expected,
 )
 from umrgen_core import errors
-from umrgen_core.claim_store import NewOutput
 from umrgen_core.files import Shelf
+from umrgen_core.job_ends import NewOutput
 from umrgen_core.job_store import Submission
 from umrgen_core.jobs import Claim
 from umrgen_core.names import new_disk_name, new_job_id, new_output_filename, new_reference_filename, output_disk_name
@@ -173,7 +173,7 @@ class History(Bench):
         work = {
             "fail": lambda: store.fail(claim, "model_error", "The model failed.", retryable=True),
             "give_back": lambda: store.give_back(claim),
-            "release": lambda: store.release(claim),
+            "release": lambda: store.release(claim, "The picture could not be saved"),
             "acknowledge": lambda: store.acknowledge_cancel(claim),
         }[how]
         assert self.call(work())[1] is (None if allowed else errors.StaleClaim)
@@ -225,7 +225,7 @@ class History(Bench):
     @precondition(lambda self: self.live())
     @rule()
     def recover(self) -> None:
-        recovered, error = self.call(self.claim_store.recover_lost())
+        recovered, error = self.call(self.recovery.recover_lost())
         assert error is None
         boot, now, changed = self.clock.boot_id, self.clock.boot, set()
         for job_id, job in self.jobs.items():

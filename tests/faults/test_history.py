@@ -17,9 +17,9 @@ from hypothesis.stateful import run_state_machine_as_test
 from tests.faults.history import forget_template
 from tests.faults.history_rules import History
 from tests.faults.table import record
-from umrgen_core import claim_store
-from umrgen_core.claim_store import ClaimStore
-from umrgen_core.job_store import JobStore
+from umrgen_core import claim_store, job_ends
+from umrgen_core.admission import Admission
+from umrgen_core.job_ends import JobEnds
 from umrgen_core.sqlite import Connection
 
 CHECKS = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much, HealthCheck.large_base_example]
@@ -48,27 +48,28 @@ def test_a_random_history_keeps_the_contract() -> None:
     run_history(30, 30, 20261122)
 
 
-def end_without_freeing_pins(self: ClaimStore, connection: Connection, job_id: str, fence: int) -> None:
+def end_without_freeing_pins(self: JobEnds, connection: Connection, job_id: str, fence: int) -> None:
     now_us = self._db.clock.wall_us()
     self._db.statements.cancel_running(connection, id=job_id, fence=fence, now_us=now_us, expires_at_us=now_us)
 
 
-def requeue_without_undoing(self: ClaimStore, connection: Connection, job_id: str, fence: int, **_: int) -> None:
+def requeue_without_undoing(self: JobEnds, connection: Connection, job_id: str, fence: int, **_: int) -> None:
     self._db.statements.give_back(
         connection,
         id=job_id,
         fence=fence,
         attempts_undone=0,
         boot_id=self._db.clock.boot_id,
-        queue_until_boot_ms=self._queue_until_ms(),
+        queue_until_boot_ms=self.queue_until_ms(),
     )
 
 
 MUTANTS = {
-    "a cancel keeps its pins": (ClaimStore, "_cancel", end_without_freeing_pins),
-    "a job given back keeps its attempt": (ClaimStore, "_requeue", requeue_without_undoing),
-    "no limits": (JobStore, "_check_limits", lambda *_: None),
-    "no fence": (claim_store, "_held", lambda row, _: row or {"cancel_requested_at_us": None}),
+    "a cancel keeps its pins": (JobEnds, "cancel", end_without_freeing_pins),
+    "a job given back keeps its attempt": (JobEnds, "requeue", requeue_without_undoing),
+    "no limits": (Admission, "check_limits", lambda *_: None),
+    "no fence": (claim_store, "require_held", lambda row, *_: row or {"cancel_requested_at_us": None}),
+    "no fence at the end": (job_ends, "require_held", lambda row, *_: row),
 }
 
 

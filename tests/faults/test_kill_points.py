@@ -28,7 +28,7 @@ from tests.faults.tracer import EVERY_CALL
 
 MakeService = Callable[..., Service]
 
-A_RUN = some_aims((2, "pwrite64"), (1, "rename"), (5, "fsync"))
+A_RUN = some_aims((2, "pwrite64"), (1, "rename"), (4, "fsync"))
 AN_ENQUEUE = some_aims((1, "fsync"))
 AN_UPLOAD = some_aims((1, "rename"))
 

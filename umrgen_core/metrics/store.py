@@ -54,7 +54,7 @@ class StoreMeter(Meter):
         )
         self._read = Histogram(
             "umrgen_store_read_seconds",
-            "Statements of the reader, with the way to its thread and back.",
+            "Reads: the way to the reader's thread and back, with the reads that go along.",
             buckets=STORE_BUCKETS_S,
             registry=registry,
         )
