@@ -103,6 +103,8 @@ class Reader:
         self._meter = meter
         self._waiting: deque[_Read] = deque()
         self._serving: asyncio.Task[None] | None = None
+        self._in_company = False
+        """Whether several shared the last hop: who reads alone need not wait for company."""
 
     async def open(self) -> None:
         """Open the connection."""
@@ -148,10 +150,11 @@ class Reader:
     async def _serve(self) -> None:
         reads: list[_Read] = []
         try:
-            for _ in range(GATHERING_ROUNDS):
+            for _ in range(GATHERING_ROUNDS if self._in_company else 0):
                 await asyncio.sleep(0)
             while self._waiting:
                 reads = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST_TOGETHER))]
+                self._in_company = len(reads) > 1
                 done = await self._thread.run(partial(_do_together, reads))
                 self._waiting.extendleft(reversed(reads[done:]))
                 for read in reads[:done]:
